@@ -1,0 +1,1 @@
+"""Caption videos on one machine: the library that actors/ multiplies and jobs/ starts."""

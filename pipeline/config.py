@@ -1,0 +1,239 @@
+"""The configuration of a run: one YAML file, frozen models, an unknown key is an error.
+
+Field descriptions are the reference documentation; units are in the names.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, and strict about keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class InputConfig(Section):
+    """Which videos."""
+
+    uri: str
+    """A folder, an `s3://bucket/prefix`, or a manifest (.parquet, .csv, .jsonl with a `uri` column)."""
+    extensions: tuple[str, ...] = (
+        ".mp4",
+        ".mov",
+        ".m4v",
+        ".mkv",
+        ".webm",
+        ".avi",
+        ".ogv",
+        ".ogg",
+        ".ts",
+        ".mpg",
+        ".mpeg",
+        ".flv",
+        ".wmv",
+    )
+    """Objects of a listing with another extension are ignored (a manifest names its files itself)."""
+    limit: int | None = Field(default=None, ge=1)
+    """At most this many videos that are not done yet."""
+
+
+class OutputConfig(Section):
+    """Where the data set goes."""
+
+    uri: str
+    """A folder or an `s3://bucket/prefix`; the data set of one config digest is one folder below."""
+    rows_per_part: int = Field(default=10_000, ge=1)
+    """A part is committed at the latest when it has this many rows."""
+    seconds_per_part: float = Field(default=60.0, gt=0)
+    """A part is committed at the latest this long after its first row arrived, s."""
+
+
+class StorageConfig(Section):
+    """How to reach S3 (credentials come from the default chain, never from here)."""
+
+    endpoint_url: str | None = None
+    """URL of an S3-compatible server; None is AWS, or what AWS_ENDPOINT_URL says."""
+    region: str | None = None
+    """None takes the default chain's."""
+    addressing_style: Literal["auto", "path", "virtual"] = "auto"
+    """Path style is what most S3-compatible servers want."""
+    max_attempts: int = Field(default=5, ge=1)
+    """Attempts per request, with full jitter between them."""
+
+
+class SamplingPolicy(StrEnum):
+    """Which frames of a clip the model sees."""
+
+    UNIFORM = "uniform"
+    FPS = "fps"
+
+
+class FrameSamplingConfig(Section):
+    """Which frames of a clip the model sees; always spread over the whole clip."""
+
+    policy: SamplingPolicy = SamplingPolicy.UNIFORM
+    num_frames: int = Field(default=64, ge=1)
+    """uniform: this many frames (fewer only if the clip has fewer)."""
+    fps: float = Field(default=2.0, gt=0)
+    """fps: this rate, in frames/s ..."""
+    max_frames: int = Field(default=768, ge=1)
+    """... but at most this many frames, then spread evenly."""
+
+
+class ClipPolicy(StrEnum):
+    """How a video is cut into clips."""
+
+    WHOLE = "whole"
+    WINDOWS = "windows"
+    SCENES = "scenes"
+
+
+class ClipConfig(Section):
+    """How a video is cut into clips."""
+
+    policy: ClipPolicy = ClipPolicy.WHOLE
+    window_s: float = Field(default=30.0, gt=0)
+    """windows: length of one, s; a last one shorter than min_clip_s joins the one before."""
+    scene_threshold: float = Field(default=27.0, gt=0)
+    """scenes: content change (HSV, 0-255) that starts a new scene."""
+    min_clip_s: float = Field(default=1.0, ge=0)
+    """Clips shorter than this join their neighbour, s."""
+
+
+class FrameSizeConfig(Section):
+    """The model's pixel budget; frames are resized to it before they leave the decode process."""
+
+    multiple_of_px: int = Field(default=28, ge=1)
+    """Both sides become a multiple of this (patch size x spatial merge)."""
+    min_pixels: int = Field(default=128 * 28 * 28, ge=1)
+    """Least pixels of a frame."""
+    max_pixels: int = Field(default=768 * 28 * 28, ge=1)
+    """Most pixels of a frame."""
+    max_total_pixels: int = Field(default=24_576 * 28 * 28, ge=1)
+    """Most pixels of all frames of a clip together; the budget of a frame shrinks with their number."""
+    fixed_px: tuple[int, int] | None = None
+    """Exact (height, width) instead of the budget, for models with one input size."""
+
+
+class DecodeLimits(Section):
+    """What a hostile file can't pass."""
+
+    timeout_s: float = Field(default=120.0, gt=0)
+    """Wall clock for probing and decoding one video, s; then the decode process is killed."""
+    max_source_pixels: int = Field(default=8192 * 4320, ge=1)
+    """Most pixels of a source frame."""
+    max_duration_s: float = Field(default=6 * 3600.0, gt=0)
+    """Longest video, s."""
+    max_memory_bytes: int = Field(default=4 << 30, ge=1 << 28)
+    """Address space that the decode process may grow by, bytes."""
+
+
+class VideoConfig(Section):
+    """From file to frames."""
+
+    sampling: FrameSamplingConfig = FrameSamplingConfig()
+    clips: ClipConfig = ClipConfig()
+    frame_size: FrameSizeConfig = FrameSizeConfig()
+    limits: DecodeLimits = DecodeLimits()
+
+
+class ModelConfig(Section):
+    """One model: a hub name or a local folder."""
+
+    name: str
+    """Hub name (`Qwen/Qwen2.5-VL-32B-Instruct`) or a local folder."""
+    revision: str | None = None
+    """Branch, tag or commit; resolved to a commit (or, for a folder, a content digest) at start."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    """Weights and activations."""
+
+
+class ModelsConfig(Section):
+    """The pair."""
+
+    target: ModelConfig
+    draft: ModelConfig | None = None
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:1` or `auto`."""
+    num_threads: int | None = Field(default=None, ge=1)
+    """torch threads of a captioner on CPU; None leaves torch's choice."""
+
+
+class PromptConfig(Section):
+    """What the model is asked."""
+
+    id: str = "default"
+    """Name of the prompt, a column of the data set."""
+    text: str = "Describe this video in detail."
+    system: str | None = None
+    """System message; None leaves the chat template's own."""
+
+
+class GenerationConfig(Section):
+    """When a caption ends."""
+
+    max_tokens: int = Field(default=512, ge=1)
+    """Most tokens of a caption."""
+
+
+class SpeculationMethod(StrEnum):
+    """How tokens are decided."""
+
+    NONE = "none"
+    EXACT = "exact"
+
+
+class SpeculationConfig(Section):
+    """How tokens are decided."""
+
+    method: SpeculationMethod = SpeculationMethod.EXACT
+    num_speculative_tokens: int = Field(default=4, ge=1, le=64)
+    """K: tokens that the draft proposes per target step."""
+    plain_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of clips (chosen by clip_id) that are also decoded plainly, to compare text and time."""
+
+
+class FailureBudget(Section):
+    """When a run counts as failed although it went to the end (exit code 3)."""
+
+    max_share: float = Field(default=0.10, ge=0, le=1)
+    """Most failures per clip."""
+    max_count: int | None = Field(default=None, ge=0)
+    """Most failures at all; None is no limit."""
+
+
+class ClusterConfig(Section):
+    """How much of the Ray cluster the job takes."""
+
+    num_decoders: int = Field(default=2, ge=1)
+    """Decode actors."""
+    decoder_cpus: float = Field(default=1.0, gt=0)
+    """CPUs of one decode actor."""
+    num_captioners: int = Field(default=1, ge=1)
+    """Captioner replicas."""
+    captioner_cpus: float = Field(default=1.0, ge=0)
+    """CPUs of one captioner."""
+    captioner_gpus: float = Field(default=0.0, ge=0)
+    """GPUs of one captioner."""
+    max_clips_in_flight: int = Field(default=16, ge=1)
+    """Decoded clips that wait for or are in one captioner."""
+
+
+class RunConfig(Section):
+    """Everything about a run."""
+
+    input: InputConfig
+    output: OutputConfig
+    storage: StorageConfig = StorageConfig()
+    video: VideoConfig = VideoConfig()
+    models: ModelsConfig
+    prompt: PromptConfig = PromptConfig()
+    generation: GenerationConfig = GenerationConfig()
+    speculation: SpeculationConfig = SpeculationConfig()
+    failures: FailureBudget = FailureBudget()
+    cluster: ClusterConfig = ClusterConfig()

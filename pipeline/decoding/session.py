@@ -1,0 +1,102 @@
+"""The protocol between the decoding loop and a model: slots of cached rows, fed in ragged batches.
+
+Shapes: B rows in this call, L tokens fed to the longest row, V vocabulary, D hidden size of the
+tapped layer, M visual tokens of one row, T prompt length.
+
+The loop owns this protocol and models implement it (models/session.py for transformers models,
+models/scripted.py for tests). It knows logits, ids and states; no videos, no files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelInputs:
+    """One prompt as a model takes it.
+
+    token_ids [T] int64 with the visual placeholders expanded; position_ids [T] or [3, T] (M-RoPE);
+    visual_mask [T] bool marks the M visual tokens; next_position is the position of the first
+    generated token (with M-RoPE it is not T); vision holds what the family's vision tower takes.
+    """
+
+    token_ids: torch.Tensor
+    position_ids: torch.Tensor
+    visual_mask: torch.Tensor
+    next_position: int
+    vision: Mapping[str, torch.Tensor]
+
+    @property
+    def num_tokens(self) -> int:
+        """T."""
+        return int(self.token_ids.shape[0])
+
+    @property
+    def num_visual_tokens(self) -> int:
+        """M."""
+        return int(self.visual_mask.sum())
+
+
+class SlotError(RuntimeError):
+    """A slot was used against its state: taken, empty, too short, or rolled back too far."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PrefillOutput:
+    """logits [V] float32 of the token after the prompt; visual_states [M, D] of the tapped layer.
+
+    ``visual_states`` is None when no layer is tapped or the prompt has no video.
+    """
+
+    logits: torch.Tensor
+    visual_states: torch.Tensor | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ForwardOutput:
+    """logits [B, L, V] float32; states [B, L, D] of the tapped layer, None when none is tapped.
+
+    Entries at and beyond a row's own number of tokens are padding and must not be read.
+    """
+
+    logits: torch.Tensor
+    states: torch.Tensor | None
+
+
+class DecodeSession(Protocol):
+    """A model with ``num_slots`` independent cached rows.
+
+    Invariant: what a row's logits are depends on that row's prompt and tokens alone, never on the
+    other rows, on how its tokens were split over calls, or on tokens that were rolled back.
+    """
+
+    @property
+    def num_slots(self) -> int:
+        """Rows that can be cached at once."""
+
+    @property
+    def vocab_size(self) -> int:
+        """V: logits are cropped to the tokenizer's vocabulary, alike for target and draft."""
+
+    def prefill(self, slot: int, inputs: ModelInputs) -> PrefillOutput:
+        """Cache a prompt in a free slot. Raises SlotError if the slot is taken or too short."""
+
+    def forward(self, slots: Sequence[int], token_ids: Sequence[Sequence[int]]) -> ForwardOutput:
+        """Append ``token_ids[i]`` (at least one) to row ``slots[i]`` and score each position.
+
+        Raises SlotError if a row is empty, is named twice, or would outgrow its slot.
+        """
+
+    def cached_length(self, slot: int) -> int:
+        """Tokens in the row's cache: prompt plus appended minus rolled back."""
+
+    def roll_back(self, slot: int, num_tokens: int) -> None:
+        """Drop the row's newest ``num_tokens`` appended tokens (never prompt tokens)."""
+
+    def release(self, slot: int) -> None:
+        """Free the slot for another prompt."""
