@@ -21,7 +21,7 @@ class InputConfig(Section):
     """Which videos."""
 
     uri: str
-    """A folder, an `s3://bucket/prefix`, or a manifest (.parquet, .csv, .jsonl with a `uri` column)."""
+    """A folder, an `s3://bucket/prefix`, or a manifest (Parquet, CSV, JSONL: column `uri`)."""
     extensions: tuple[str, ...] = (
         ".mp4",
         ".mov",
@@ -37,7 +37,7 @@ class InputConfig(Section):
         ".flv",
         ".wmv",
     )
-    """Objects of a listing with another extension are ignored (a manifest names its files itself)."""
+    """Other objects of a listing are ignored (a manifest names its files itself)."""
     limit: int | None = Field(default=None, ge=1)
     """At most this many videos that are not done yet."""
 
@@ -46,7 +46,7 @@ class OutputConfig(Section):
     """Where the data set goes."""
 
     uri: str
-    """A folder or an `s3://bucket/prefix`; the data set of one config digest is one folder below."""
+    """A folder or an `s3://bucket/prefix`; one config digest is one folder below."""
     rows_per_part: int = Field(default=10_000, ge=1)
     """A part is committed at the latest when it has this many rows."""
     seconds_per_part: float = Field(default=60.0, gt=0)
@@ -115,7 +115,7 @@ class FrameSizeConfig(Section):
     max_pixels: int = Field(default=768 * 28 * 28, ge=1)
     """Most pixels of a frame."""
     max_total_pixels: int = Field(default=24_576 * 28 * 28, ge=1)
-    """Most pixels of all frames of a clip together; the budget of a frame shrinks with their number."""
+    """Most pixels of all frames of a clip together; more frames, smaller frames."""
     fixed_px: tuple[int, int] | None = None
     """Exact (height, width) instead of the budget, for models with one input size."""
 
@@ -195,7 +195,7 @@ class SpeculationConfig(Section):
     num_speculative_tokens: int = Field(default=4, ge=1, le=64)
     """K: tokens that the draft proposes per target step."""
     plain_share: float = Field(default=0.0, ge=0, le=1)
-    """Share of clips (chosen by clip_id) that are also decoded plainly, to compare text and time."""
+    """Share of clips (chosen by clip_id) also decoded plainly, to compare text and time."""
 
 
 class FailureBudget(Section):

@@ -56,7 +56,7 @@ class VideoInfo:
 
 @dataclass(frozen=True, slots=True)
 class ClipSpec:
-    """One span [start_s, end_s) of a video; ``num_clips`` is the length of the video's clip plan."""
+    """One span [start_s, end_s) of a video; ``num_clips`` is the length of its clip plan."""
 
     video: VideoObject
     clip_index: int
@@ -77,17 +77,17 @@ def whole_video_clip_id(video: VideoObject) -> str:
 
 
 def frames_digest(frames: npt.NDArray[np.uint8], timestamps_s: npt.NDArray[np.float64]) -> str:
-    """Digest of decoded frames and their times; it travels with the clip and is asserted at the end."""
+    """Digest of frames and their times; it travels with the clip and is asserted at the end."""
     digest = hashlib.blake2b(digest_size=16)
     digest.update(repr(frames.shape).encode())
-    digest.update(np.ascontiguousarray(frames))
-    digest.update(np.ascontiguousarray(timestamps_s, dtype=np.float64))
+    digest.update(frames.tobytes())
+    digest.update(timestamps_s.astype(np.float64).tobytes())
     return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecodedClip:
-    """A clip whose frames are in memory. frames [F, H, W, 3] uint8 RGB; timestamps_s [F] float64."""
+    """A clip in memory. frames [F, H, W, 3] uint8 RGB; timestamps_s [F] float64."""
 
     spec: ClipSpec
     info: VideoInfo
