@@ -1,0 +1,1 @@
+"""From a video file to frames: probe, clip plan, sampling, decoding, and the killable process."""

@@ -1,0 +1,51 @@
+"""Pixel budget -> frame size (pure): the arithmetic of Qwen2-VL's ``smart_resize``.
+
+Frames are resized to the size the model's own processor would choose, before they leave the
+decode process, so the processor's resize is the identity and no full-size frame is ever shipped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from pipeline.config import FrameSizeConfig
+
+
+def frame_size(
+    height_px: int, width_px: int, num_frames: int, config: FrameSizeConfig
+) -> tuple[int, int]:
+    """(height, width) in pixels of every frame of a clip of ``num_frames`` frames.
+
+    The frame's share of ``max_total_pixels`` lowers ``max_pixels`` but never below
+    ``min_pixels``: a clip with too many frames for the budget keeps readable frames.
+    ``fixed_px`` wins over everything.
+    """
+    if config.fixed_px is not None:
+        return config.fixed_px
+    share = config.max_total_pixels // max(num_frames, 1)
+    max_pixels = max(config.min_pixels, min(config.max_pixels, share))
+    return smart_resize(height_px, width_px, config.multiple_of_px, config.min_pixels, max_pixels)
+
+
+def smart_resize(
+    height_px: int, width_px: int, multiple_of_px: int, min_pixels: int, max_pixels: int
+) -> tuple[int, int]:
+    """Nearest (height, width) that keeps the shape, in multiples, within [min, max] pixels.
+
+    Where no size fits (a very narrow frame), the multiple wins over ``max_pixels``.
+    """
+
+    def in_multiples(side_px: float, rounding: Callable[[float], int]) -> int:
+        return rounding(side_px / multiple_of_px) * multiple_of_px
+
+    height, width = in_multiples(height_px, round), in_multiples(width_px, round)
+    if height * width > max_pixels:
+        shrink = math.sqrt(height_px * width_px / max_pixels)
+        height = in_multiples(height_px / shrink, math.floor)
+        width = in_multiples(width_px / shrink, math.floor)
+    elif height * width < min_pixels:
+        grow = math.sqrt(min_pixels / (height_px * width_px))
+        height = in_multiples(height_px * grow, math.ceil)
+        width = in_multiples(width_px * grow, math.ceil)
+    return max(multiple_of_px, height), max(multiple_of_px, width)
