@@ -75,10 +75,15 @@ def s3_server(log_folder: Path) -> Iterator[S3Server]:
 
 @contextmanager
 def ray_head(
-    log_folder: Path, *, num_cpus: int, object_store_bytes: int = 512 << 20
+    log_folder: Path,
+    *,
+    num_cpus: int,
+    environment: Mapping[str, str],
+    object_store_bytes: int = 512 << 20,
 ) -> Iterator[RayHead]:
     """Run a Ray head with dashboard and job server on loopback, with a token of its own.
 
+    ``environment`` is added to what the head, and so every job, sees (S3 credentials, say).
     Ray's session folder is a short path in the temporary folder (its sockets have a length limit)
     and goes with the head. Raises ServiceError if the head does not come up.
     """
@@ -99,7 +104,7 @@ def ray_head(
         "--object-store-memory", str(object_store_bytes), "--temp-dir", str(session_folder),
         "--disable-usage-stats",
     ]  # fmt: skip
-    head_environment = dict(os.environ) | client_environment
+    head_environment = dict(os.environ) | dict(environment) | client_environment
     del head_environment["RAY_ADDRESS"]
     # Jobs run `python ...` in the head's environment: let it be this interpreter.
     head_environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

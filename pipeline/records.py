@@ -205,3 +205,17 @@ class Failure:
     def clip_id(self) -> str:
         """The clip's id, or the id that stands for the whole video."""
         return self.spec.clip_id if self.spec else whole_video_clip_id(self.video)
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionerTiming:
+    """One call of a captioner: ``waited_s`` for clips since the call before, then ``busy_s``.
+
+    The first call waits from the moment that the models were loaded.
+    """
+
+    waited_s: float
+    busy_s: float
+
+
+Outcome = CaptionRecord | Failure

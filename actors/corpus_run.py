@@ -1,0 +1,68 @@
+"""A run on a Ray cluster: planned videos in, outcomes streamed back to the driver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import ray.data
+
+from actors import wire
+from actors.captioner import Captioner
+from actors.video_decoder import VideoDecoder
+from pipeline.config import RunConfig
+from pipeline.dataset.catalog import PlannedVideo
+from pipeline.records import CaptionerTiming, Outcome
+
+MAX_BLOCKS = 4096
+"""Videos are dealt out in at most this many blocks: one a block while that is affordable, so that
+a clip goes on to a captioner as soon as it is decoded."""
+
+
+def caption_on_ray(
+    config: RunConfig, videos: Sequence[PlannedVideo]
+) -> Iterator[Outcome | CaptionerTiming]:
+    """Stream outcomes as they come, in no particular order.
+
+    Ray restarts a worker that dies and runs its rows again, so an outcome can come twice; the
+    committer drops the second. An exception in a stage is raised here and ends the run.
+    """
+    cluster = config.cluster
+    _configure_ray_data()
+    dataset = (
+        ray.data.from_arrow([wire.pack(block) for block in _blocks(videos)])
+        .map_batches(
+            VideoDecoder,
+            fn_constructor_args=(config,),
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=cluster.num_decoders),
+            num_cpus=cluster.decoder_cpus,
+        )
+        .map_batches(
+            Captioner,
+            fn_constructor_args=(config,),
+            batch_size=config.generation.max_num_seqs,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(
+                size=cluster.num_captioners,
+                max_tasks_in_flight_per_actor=cluster.max_clips_in_flight,
+            ),
+            num_cpus=cluster.captioner_cpus,
+            num_gpus=cluster.captioner_gpus or None,
+        )
+    )
+    # A block is one call's output here: it reaches the committer as soon as it exists.
+    for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        yield from wire.unpack(table)
+
+
+def _blocks(videos: Sequence[PlannedVideo]) -> Iterator[Sequence[PlannedVideo]]:
+    per_block = -(-len(videos) // MAX_BLOCKS)
+    for start in range(0, len(videos), per_block):
+        yield videos[start : start + per_block]
+
+
+def _configure_ray_data() -> None:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False  # the run prints its own, readable in a log
+    context.execution_options.preserve_order = False

@@ -1,0 +1,106 @@
+"""The caption stage: decoded clips in, caption records or failures out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from pipeline.config import PromptConfig, RunConfig
+from pipeline.decoding.engine import CaptionEngine
+from pipeline.decoding.request import CaptionRequest
+from pipeline.models.base import ClipInputError, VideoLM
+from pipeline.models.loading import load_pair
+from pipeline.records import (
+    CaptionerTiming,
+    CaptionRecord,
+    DecodedClip,
+    Failure,
+    Outcome,
+    Stage,
+    frames_digest,
+)
+
+FIRST_ATTEMPT = 1
+CLIP_INPUT_CODE = "clip_input"
+
+
+class IdentityError(RuntimeError):
+    """The frames that reached the model are not those that were decoded: a bug, or bad memory."""
+
+
+class CaptionStage:
+    """Target, draft and engine of one process; called with some clips at a time."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        target: VideoLM,
+        draft: VideoLM | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._prompt: PromptConfig = config.prompt
+        self._target = target
+        self._draft = draft
+        self._engine = CaptionEngine(target, draft, config.generation, config.speculation)
+        self._clock = clock
+        self._idle_since_s = clock()
+
+    @classmethod
+    def load(cls, config: RunConfig) -> CaptionStage:
+        """Load the models. Raises ModelLoadError or PairError."""
+        target, draft = load_pair(config.models)
+        return cls(config, target, draft)
+
+    def __call__(self, clips: Sequence[DecodedClip]) -> list[Outcome | CaptionerTiming]:
+        """One outcome per clip, then how long this call took and how long it was waited for.
+
+        The clips decode as one batch. Raises IdentityError.
+        """
+        if not clips:
+            return []
+        start_s = self._clock()
+        outcomes: list[Outcome | CaptionerTiming] = []
+        ready: list[tuple[DecodedClip, CaptionRequest]] = []
+        for clip in clips:
+            _assert_identity(clip)
+            try:
+                ready.append((clip, self._request(clip)))
+            except ClipInputError as error:
+                outcomes.append(_failure(clip, CLIP_INPUT_CODE, str(error)))
+        captions = self._engine.caption([request for _, request in ready])
+        for (clip, _), caption in zip(ready, captions, strict=True):
+            outcomes.append(
+                CaptionRecord(
+                    spec=clip.spec,
+                    info=clip.info,
+                    frames_digest=clip.frames_digest,
+                    frame_times_s=tuple(clip.timestamps_s.tolist()),
+                    caption=caption,
+                    video_decode_s=clip.decode_s,
+                    attempt=FIRST_ATTEMPT,
+                )
+            )
+        end_s = self._clock()
+        outcomes.append(CaptionerTiming(start_s - self._idle_since_s, end_s - start_s))
+        self._idle_since_s = end_s
+        return outcomes
+
+    def _request(self, clip: DecodedClip) -> CaptionRequest:
+        return CaptionRequest(
+            clip_id=clip.clip_id,
+            target=self._target.prepare(clip, self._prompt),
+            draft=self._draft.prepare(clip, self._prompt) if self._draft else None,
+        )
+
+
+def _assert_identity(clip: DecodedClip) -> None:
+    digest = frames_digest(clip.frames, clip.timestamps_s)
+    if digest != clip.frames_digest:
+        raise IdentityError(
+            f"{clip.spec.video.uri} clip {clip.spec.clip_index}: frames were decoded as "
+            f"{clip.frames_digest} but arrived as {digest}"
+        )
+
+
+def _failure(clip: DecodedClip, code: str, message: str) -> Failure:
+    return Failure(clip.spec.video, clip.spec, Stage.CAPTION, code, message, FIRST_ATTEMPT)
