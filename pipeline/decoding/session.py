@@ -80,6 +80,10 @@ class DecodeSession(Protocol):
         """Rows that can be cached at once."""
 
     @property
+    def max_length(self) -> int:
+        """Tokens that one slot can hold: prompt, output, and a block under verification."""
+
+    @property
     def vocab_size(self) -> int:
         """V: logits are cropped to the tokenizer's vocabulary, alike for target and draft."""
 

@@ -1,0 +1,16 @@
+"""What the engine is asked: one clip's prompt, as the target and as the draft take it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.decoding.session import ModelInputs
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CaptionRequest:
+    """One caption to decode. ``draft`` is None when there is no draft model."""
+
+    clip_id: str
+    target: ModelInputs
+    draft: ModelInputs | None

@@ -1,0 +1,52 @@
+"""What the pipeline asks of a Video-LLM, whatever family it is of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from pipeline.config import PromptConfig
+from pipeline.decoding.session import DecodeSession, ModelInputs
+from pipeline.records import DecodedClip
+
+
+class ClipInputError(ValueError):
+    """A clip that the model can't take, such as frames of a wrong size: the clip's fault."""
+
+
+class VideoLM(Protocol):
+    """A Video-LLM: turns a clip and a prompt into inputs, and decodes in sessions."""
+
+    @property
+    def model_id(self) -> str:
+        """Hub name or folder, as configured."""
+
+    @property
+    def revision(self) -> str:
+        """What exactly was loaded: a commit, or a content digest for a folder."""
+
+    @property
+    def eos_token_ids(self) -> frozenset[int]:
+        """Tokens that end a caption."""
+
+    @property
+    def vocab_size(self) -> int:
+        """V of the tokenizer; embeddings of one family are padded differently, logits are not."""
+
+    def prepare(self, clip: DecodedClip, prompt: PromptConfig) -> ModelInputs:
+        """The clip and the prompt as the model takes them, on the CPU.
+
+        Frames arrive in the model's size and at their true times; nothing is resized or resampled.
+        Raises ClipInputError if the frames don't fit the model.
+        """
+
+    def open_session(
+        self, num_slots: int, max_length: int, tapped_layer: int | None
+    ) -> DecodeSession:
+        """Slots for ``num_slots`` rows of at most ``max_length`` tokens.
+
+        ``tapped_layer`` counts decoder layers from 0; its output states come back with the logits.
+        """
+
+    def decode_text(self, token_ids: Sequence[int]) -> str:
+        """Text of generated ids, without special tokens."""

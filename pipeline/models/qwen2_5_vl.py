@@ -1,0 +1,69 @@
+"""Qwen2.5-VL: frames in patches merged over space and time, three-axis rotary positions.
+
+Shapes: T prompt length, M visual tokens, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from pipeline.decoding.session import ModelInputs
+from pipeline.models.base import ClipInputError
+from pipeline.models.transformers_model import TransformersVideoLM
+
+
+class Qwen25VL(TransformersVideoLM):
+    """Qwen2.5-VL of any size and patch geometry."""
+
+    model_type = "qwen2_5_vl"
+    model_class = Qwen2_5_VLForConditionalGeneration
+
+    def check_frames(self, shape: tuple[int, ...]) -> None:
+        """Sides must be multiples of a merged patch."""
+        vision = self.model.config.vision_config
+        multiple = vision.patch_size * vision.spatial_merge_size
+        _, height, width, _ = shape
+        if height % multiple or width % multiple:
+            raise ClipInputError(
+                f"frames of {height}x{width} px: {self.model_id} takes multiples of {multiple} px "
+                "(video.frame_size.multiple_of_px)"
+            )
+
+    def inputs_from(self, batch: Mapping[str, Any]) -> ModelInputs:
+        """Positions [3, T]: time, row and column for the video, one running count for text.
+
+        The temporal axis counts real time, ``tokens_per_second`` times the seconds that a pair of
+        frames spans. Without the processor's ``mm_token_type_ids`` transformers would silently
+        number the video like text.
+        """
+        token_types = batch.get("mm_token_type_ids")
+        if token_types is None or not bool((token_types == 2).any()):
+            raise RuntimeError(
+                "the processor marked no video tokens (mm_token_type_ids); positions would be wrong"
+            )
+        positions, _ = self.model.model.get_rope_index(
+            batch["input_ids"],
+            mm_token_type_ids=token_types,
+            video_grid_thw=batch["video_grid_thw"],
+            second_per_grid_ts=batch["second_per_grid_ts"],
+        )
+        token_ids = batch["input_ids"][0]
+        return ModelInputs(
+            token_ids=token_ids,
+            position_ids=positions[:, 0],
+            visual_mask=token_ids == self.model.config.video_token_id,
+            next_position=int(positions.max()) + 1,
+            vision={key: batch[key] for key in ("pixel_values_videos", "video_grid_thw")},
+        )
+
+    def encode_video(self, vision: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Features [M, D] of the merged patches."""
+        output = self.model.model.get_video_features(
+            vision["pixel_values_videos"].to(self.model.device),
+            vision["video_grid_thw"].to(self.model.device),
+        )
+        return torch.cat(output.pooler_output)

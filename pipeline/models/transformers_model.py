@@ -1,0 +1,153 @@
+"""What all transformers Video-LLMs share: tokenizer, end tokens, sessions, text.
+
+A family (qwen2_5_vl.py, llava_onevision.py) adds how a clip becomes inputs and how its video is
+encoded. Shapes: F frames, H and W their sides in pixels, T prompt length, M visual tokens.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from transformers.video_utils import VideoMetadata
+
+from pipeline.config import PromptConfig
+from pipeline.decoding.session import ModelInputs
+from pipeline.models.base import ClipInputError
+from pipeline.models.session import LanguageModel, TransformersSession
+from pipeline.records import DecodedClip
+
+
+class TransformersVideoLM(ABC):
+    """A loaded checkpoint of one family. ``model`` is in eval mode, on its device."""
+
+    model_type: ClassVar[str]
+    """``config.model_type`` of the family's checkpoints."""
+    model_class: ClassVar[Any]
+    """The transformers class that loads them."""
+
+    def __init__(self, model: Any, processor: Any, model_id: str, revision: str) -> None:
+        text_config = model.config.text_config
+        sliding = set(text_config.layer_types) - {"full_attention"}
+        if sliding:
+            raise ValueError(f"layers of type {sorted(sliding)}: only full attention is supported")
+        self.model = model
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+        self._model_id = model_id
+        self._revision = revision
+        if self.vocab_size > text_config.vocab_size:
+            raise ValueError(
+                f"the tokenizer has {self.vocab_size} tokens, the model {text_config.vocab_size}"
+            )
+
+    @property
+    def model_id(self) -> str:
+        """Hub name or folder, as configured."""
+        return self._model_id
+
+    @property
+    def revision(self) -> str:
+        """Commit, or content digest of the folder."""
+        return self._revision
+
+    @property
+    def vocab_size(self) -> int:
+        """V: tokens of the tokenizer, added ones included."""
+        return len(self.tokenizer)
+
+    @property
+    def eos_token_ids(self) -> frozenset[int]:
+        """The checkpoint's own end tokens (its generation config), else the tokenizer's."""
+        ids = self.model.generation_config.eos_token_id
+        if ids is None:
+            ids = self.tokenizer.eos_token_id
+        return frozenset([ids] if isinstance(ids, int) else ids)
+
+    def decode_text(self, token_ids: Sequence[int]) -> str:
+        """Text of generated ids, without special tokens and outer blanks."""
+        text: str = self.tokenizer.decode(list(token_ids), skip_special_tokens=True)
+        return text.strip()
+
+    def open_session(
+        self, num_slots: int, max_length: int, tapped_layer: int | None
+    ) -> TransformersSession:
+        """Slots on this model; see VideoLM."""
+        text_config = self.model.config.text_config
+        num_query_heads = text_config.num_attention_heads
+        language_model = LanguageModel(
+            decoder=self.model.model.language_model,
+            lm_head=self.model.lm_head,
+            encode_video=self.encode_video,
+            vocab_size=self.vocab_size,
+            num_heads=text_config.num_key_value_heads,
+            head_size=getattr(text_config, "head_dim", None)
+            or text_config.hidden_size // num_query_heads,
+        )
+        return TransformersSession(language_model, num_slots, max_length, tapped_layer)
+
+    def prepare(self, clip: DecodedClip, prompt: PromptConfig) -> ModelInputs:
+        """The clip and the prompt as the model takes them; see VideoLM."""
+        self.check_frames(clip.frames.shape)
+        batch = self.processor(
+            text=[self._prompt_text(prompt)],
+            videos=[clip.frames],
+            video_metadata=[_metadata(clip)],
+            do_sample_frames=False,
+            do_resize=False,
+            return_tensors="pt",
+        )
+        return self.inputs_from(batch)
+
+    @abstractmethod
+    def check_frames(self, shape: tuple[int, ...]) -> None:
+        """Raise ClipInputError unless frames of shape (F, H, W, 3) fit the vision tower."""
+
+    @abstractmethod
+    def inputs_from(self, batch: Mapping[str, Any]) -> ModelInputs:
+        """ModelInputs of what the family's processor returned for one prompt."""
+
+    @abstractmethod
+    def encode_video(self, vision: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Features [M, D] of ModelInputs.vision, in the order of the placeholders."""
+
+    def _prompt_text(self, prompt: PromptConfig) -> str:
+        """The chat template filled in: one user turn with the video before the question."""
+        messages: list[dict[str, Any]] = []
+        if prompt.system is not None:
+            messages.append(
+                {"role": "system", "content": [{"type": "text", "text": prompt.system}]}
+            )
+        question = [{"type": "video"}, {"type": "text", "text": prompt.text}]
+        messages.append({"role": "user", "content": question})
+        text: str = self.processor.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=False
+        )
+        return text
+
+
+def _metadata(clip: DecodedClip) -> VideoMetadata:
+    """The clip's sampling rate, from its true timestamps, as the processor takes it.
+
+    The frames are numbered as if they were the whole video, so the rate is theirs and not the
+    source's. Raises ClipInputError unless the timestamps increase.
+    """
+    times = clip.timestamps_s
+    num_frames, height, width, _ = clip.frames.shape
+    if len(times) != num_frames or bool((np.diff(times) <= 0).any()):
+        raise ClipInputError(
+            f"{num_frames} frames need as many increasing timestamps, got {len(times)}: {times}"
+        )
+    # The interval of a single frame is never used: its temporal position is 0 at any rate.
+    interval_s = float(times[-1] - times[0]) / (num_frames - 1) if num_frames > 1 else 1.0
+    return VideoMetadata(
+        total_num_frames=num_frames,
+        fps=1.0 / interval_s,
+        width=width,
+        height=height,
+        duration=num_frames * interval_s,
+        frames_indices=list(range(num_frames)),
+    )
