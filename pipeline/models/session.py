@@ -1,13 +1,13 @@
 """DecodeSession of transformers Video-LLMs: the language model alone, on our own cache.
 
-Shapes: B rows in this call, L tokens fed to the longest row, T prompt length, V vocabulary, D hidden
-size, M visual tokens.
+Shapes: B rows in this call, L tokens fed to the longest row, T prompt length, V vocabulary, D
+hidden size, M visual tokens.
 
 The families differ in their vision tower and in the prompt's positions; both are settled before the
 language model runs. So this session serves every family whose language model takes
 ``inputs_embeds``, ``position_ids`` and ``past_key_values``. It never calls the top-level forward:
-that recomputes 3-D positions and reads ``rope_deltas``, a mutable attribute of the *model*, wrong as
-soon as two rows alternate (docs/method.md, "Model facts that bite").
+that recomputes 3-D positions and reads ``rope_deltas``, a mutable attribute of the *model*, wrong
+as soon as two rows alternate (docs/method.md, "Model facts that bite").
 """
 
 from __future__ import annotations

@@ -1,0 +1,227 @@
+"""A Video-LLM made of a hash function: deterministic, instant, and strict about misuse.
+
+The next token is a pure function of the prompt and the tokens so far, so every decoding method can
+be checked without a network: whatever the path, the text is known. A draft is the same script that
+follows the target with a given ``agreement``: 1 always, 0 never, between them at hashed places.
+
+It keeps what a real cache keeps (the fed tokens, in order) and raises SlotError where a real one
+would silently answer wrongly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from pipeline.config import PromptConfig
+from pipeline.decoding.session import ForwardOutput, ModelInputs, PrefillOutput, SlotError
+from pipeline.records import DecodedClip
+
+EOS_TOKEN_ID = 0
+_VISUAL_TOKEN_ID = 1
+_FIRST_TEXT_ID = 2
+_VISUAL_TOKENS_PER_FRAME = 2
+_HIDDEN_SIZE = 4
+
+
+def _hash(*parts: object) -> int:
+    """64 bits that depend on the parts' text alone."""
+    digest = hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What a scripted model says.
+
+    Captions are ``min_length .. max_length`` tokens long with their end, by prompt; ids are below
+    ``vocab_size``, which is at least 4. ``agreement`` is the share of places where the model says
+    what the script says.
+    """
+
+    seed: int = 0
+    vocab_size: int = 32
+    min_length: int = 4
+    max_length: int = 24
+    agreement: float = 1.0
+
+    def next_token(self, prompt: Sequence[int], token_ids: Sequence[int]) -> int:
+        """The token after ``token_ids``; differs from the script's where the model disagrees."""
+        scripted = self._scripted(prompt, token_ids)
+        place = _hash("agree", self.seed, *prompt, "|", *token_ids)
+        if place < self.agreement * 2**64:
+            return scripted
+        return (scripted + 1 + place % (self.vocab_size - 1)) % self.vocab_size
+
+    def _scripted(self, prompt: Sequence[int], token_ids: Sequence[int]) -> int:
+        lengths = self.max_length - self.min_length + 1
+        length = self.min_length + _hash("length", self.seed, *prompt) % lengths
+        if len(token_ids) >= length - 1:
+            return EOS_TOKEN_ID
+        span = self.vocab_size - _FIRST_TEXT_ID
+        return _FIRST_TEXT_ID + _hash("token", self.seed, *prompt, "|", *token_ids) % span
+
+
+@dataclass(slots=True)
+class _Slot:
+    prompt: tuple[int, ...]
+    token_ids: list[int] = field(default_factory=list)
+
+
+class ScriptedSession:
+    """Implements DecodeSession on a script; see there for the contract.
+
+    States of a token are its id in each of 4 dimensions, a value that tests can recognise.
+    """
+
+    def __init__(
+        self, script: Script, num_slots: int, max_length: int, tapped_layer: int | None = None
+    ) -> None:
+        self._script = script
+        self._max_length = max_length
+        self._is_tapped = tapped_layer is not None
+        self._slots: list[_Slot | None] = [None] * num_slots
+
+    @property
+    def num_slots(self) -> int:
+        """Rows that can be cached at once."""
+        return len(self._slots)
+
+    @property
+    def max_length(self) -> int:
+        """Tokens that one slot can hold."""
+        return self._max_length
+
+    @property
+    def vocab_size(self) -> int:
+        """V, of the script."""
+        return self._script.vocab_size
+
+    def prefill(self, slot: int, inputs: ModelInputs) -> PrefillOutput:
+        """Cache a prompt; see DecodeSession."""
+        if self._slots[slot] is not None:
+            raise SlotError(f"slot {slot} is taken")
+        if inputs.num_tokens > self._max_length:
+            raise SlotError(f"{inputs.num_tokens} tokens do not fit {self._max_length}")
+        prompt = tuple(inputs.token_ids.tolist())
+        self._slots[slot] = _Slot(prompt)
+        visual_states = None
+        if self._is_tapped and inputs.num_visual_tokens:
+            visual_states = self._states(inputs.token_ids[inputs.visual_mask])
+        return PrefillOutput(self._logits(prompt, []), visual_states)
+
+    def forward(self, slots: Sequence[int], token_ids: Sequence[Sequence[int]]) -> ForwardOutput:
+        """Append tokens to rows and score each position; see DecodeSession."""
+        if len(set(slots)) != len(slots):
+            raise SlotError(f"slots named twice: {list(slots)}")
+        rows = [self._occupied(slot) for slot in slots]
+        for slot, row, tokens in zip(slots, rows, token_ids, strict=True):
+            if not tokens:
+                raise SlotError(f"no token for slot {slot}")
+            if not all(0 <= token < self.vocab_size for token in tokens):
+                raise SlotError(f"ids outside the vocabulary of {self.vocab_size}: {tokens}")
+            if EOS_TOKEN_ID in [*row.token_ids, *tokens[:-1]]:
+                raise SlotError(f"slot {slot} is fed after its end of sequence")
+            if self.cached_length(slot) + len(tokens) > self._max_length:
+                raise SlotError(f"slot {slot} has no room for {len(tokens)} tokens")
+        widest = max(map(len, token_ids))
+        logits = torch.full((len(rows), widest, self.vocab_size), torch.nan)
+        states = torch.full((len(rows), widest, _HIDDEN_SIZE), torch.nan)
+        for i, (row, tokens) in enumerate(zip(rows, token_ids)):
+            states[i, : len(tokens)] = self._states(torch.tensor(tokens))
+            for j, token in enumerate(tokens):
+                row.token_ids.append(token)
+                logits[i, j] = self._logits(row.prompt, row.token_ids)
+        return ForwardOutput(logits, states if self._is_tapped else None)
+
+    def cached_length(self, slot: int) -> int:
+        """Tokens in the row's cache; 0 for a free slot."""
+        row = self._slots[slot]
+        return 0 if row is None else len(row.prompt) + len(row.token_ids)
+
+    def roll_back(self, slot: int, num_tokens: int) -> None:
+        """Drop the row's newest appended tokens."""
+        row = self._occupied(slot)
+        if not 0 <= num_tokens <= len(row.token_ids):
+            raise SlotError(f"can't roll back {num_tokens} of {len(row.token_ids)} tokens")
+        del row.token_ids[len(row.token_ids) - num_tokens :]
+
+    def release(self, slot: int) -> None:
+        """Free the slot."""
+        self._occupied(slot)
+        self._slots[slot] = None
+
+    def _occupied(self, slot: int) -> _Slot:
+        row = self._slots[slot]
+        if row is None:
+            raise SlotError(f"slot {slot} is empty")
+        return row
+
+    def _logits(self, prompt: Sequence[int], token_ids: Sequence[int]) -> torch.Tensor:
+        logits = torch.zeros(self.vocab_size)
+        logits[self._script.next_token(prompt, token_ids)] = 1.0
+        return logits
+
+    def _states(self, token_ids: torch.Tensor) -> torch.Tensor:
+        return token_ids[:, None].float().expand(-1, _HIDDEN_SIZE)
+
+
+class ScriptedVideoLM:
+    """Implements VideoLM on a script: the caption depends on the frames and on the question."""
+
+    def __init__(self, script: Script, model_id: str = "scripted") -> None:
+        self._script = script
+        self._model_id = model_id
+
+    @property
+    def model_id(self) -> str:
+        """The name given."""
+        return self._model_id
+
+    @property
+    def revision(self) -> str:
+        """The script itself, in words."""
+        return repr(self._script)
+
+    @property
+    def vocab_size(self) -> int:
+        """V, of the script."""
+        return self._script.vocab_size
+
+    @property
+    def eos_token_ids(self) -> frozenset[int]:
+        """The one end token."""
+        return frozenset([EOS_TOKEN_ID])
+
+    def prepare(self, clip: DecodedClip, prompt: PromptConfig) -> ModelInputs:
+        """Two visual tokens a frame, then 8 ids that stand for the frames and the question."""
+        num_visual = _VISUAL_TOKENS_PER_FRAME * len(clip.frames)
+        question = _hash(clip.frames_digest, prompt.system, prompt.text)
+        span = self._script.vocab_size - _FIRST_TEXT_ID
+        text = [_FIRST_TEXT_ID + (question >> 8 * i) % span for i in range(8)]
+        return scripted_prompt(text, num_visual)
+
+    def open_session(
+        self, num_slots: int, max_length: int, tapped_layer: int | None
+    ) -> ScriptedSession:
+        """Slots on the script."""
+        return ScriptedSession(self._script, num_slots, max_length, tapped_layer)
+
+    def decode_text(self, token_ids: Sequence[int]) -> str:
+        """``w<id>`` for each token but the end."""
+        return " ".join(f"w{token}" for token in token_ids if token != EOS_TOKEN_ID)
+
+
+def scripted_prompt(text: Sequence[int], num_visual_tokens: int = 0) -> ModelInputs:
+    """ModelInputs of visual placeholders and then the given ids."""
+    token_ids = torch.tensor([_VISUAL_TOKEN_ID] * num_visual_tokens + list(text))
+    return ModelInputs(
+        token_ids=token_ids,
+        position_ids=torch.arange(len(token_ids)),
+        visual_mask=torch.arange(len(token_ids)) < num_visual_tokens,
+        next_position=len(token_ids),
+        vision={},
+    )
