@@ -1,0 +1,91 @@
+"""The storage protocol, and which implementation serves a URI."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import BinaryIO, Protocol
+
+from pipeline.config import StorageConfig
+from pipeline.records import VideoObject
+from pipeline.storage.uris import is_s3
+
+
+class Storage(Protocol):
+    """Objects under URIs. Every method raises a ``StorageError`` that names the URI."""
+
+    def list(self, uri: str) -> Iterator[VideoObject]:
+        """Objects below a folder, recursively, in the order of their keys' bytes, streamed.
+
+        ``uri`` means the folder whether or not it ends in a slash. Empty S3 prefix: nothing;
+        missing bucket or local folder: NotFoundError.
+        """
+        ...
+
+    def stat(self, uri: str) -> VideoObject:
+        """Size and etag of one object. NotFoundError if there is none."""
+        ...
+
+    def exists(self, uri: str) -> bool:
+        """Whether there is such an object."""
+        ...
+
+    def open(self, uri: str, etag: str | None = None) -> BinaryIO:
+        """A seekable reader; with an ``etag``, of exactly that version (ObjectChangedError)."""
+        ...
+
+    def read_bytes(self, uri: str) -> bytes:
+        """The whole object."""
+        ...
+
+    def put(self, uri: str, data: bytes) -> None:
+        """Create or replace atomically: a reader sees the old object or the new one."""
+        ...
+
+    def put_if_absent(self, uri: str, data: bytes) -> None:
+        """Create atomically and durably, or raise AlreadyExistsError and change nothing.
+
+        A request whose answer was lost is sent again, so AlreadyExistsError may be about one's
+        own object: the caller compares what is stored.
+        """
+        ...
+
+
+def storage_for(uri: str, config: StorageConfig) -> Storage:
+    """The storage that serves this URI; clients are shared within a process (they are safe to)."""
+    if is_s3(uri):
+        return _s3_storage(config, os.getpid())
+    return _local_storage()
+
+
+@lru_cache(maxsize=8)
+def _s3_storage(config: StorageConfig, pid: int) -> Storage:
+    """One client per process: ``pid`` is in the key as a forked child can't use its parent's."""
+    from pipeline.storage.s3 import S3Storage  # boto3 takes a while to import: only who needs it
+
+    return S3Storage(config)
+
+
+@lru_cache(maxsize=1)
+def _local_storage() -> Storage:
+    from pipeline.storage.local import LocalStorage
+
+    return LocalStorage()
+
+
+@dataclass(frozen=True, slots=True)
+class Opener:
+    """Opens one version of one object, here or in a child process: plain data, no connection.
+
+    An empty ``etag`` stands for any version (a manifest row whose object could not be found).
+    """
+
+    uri: str
+    etag: str
+    config: StorageConfig = field(repr=False)
+
+    def __call__(self) -> BinaryIO:
+        """Open it; errors are those of ``Storage.open``."""
+        return storage_for(self.uri, self.config).open(self.uri, self.etag or None)
