@@ -1,4 +1,4 @@
-"""Opening a file with FFmpeg's demuxer, and FFmpeg's errors in our words."""
+"""Opening a file with FFmpeg's demuxer; FFmpeg's errors, and its silence about damage, in words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import BinaryIO, TypeAlias
 
 import av
 import av.error
+import av.logging
 from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from pipeline.records import Stage
@@ -22,29 +25,82 @@ Source: TypeAlias = str | BinaryIO
 # FFmpeg open whatever addresses are written in it.
 _FORMATS = "mov,matroska,avi,ogg,mpegts,mpeg,flv,asf"
 
+# These demuxers skip damage, find the next piece that makes sense and go on: the log alone tells.
+_RESYNCHRONISING = frozenset({"matroska,webm", "ogg"})
+_COUNTS_PACKETS = frozenset({"avi", "mpeg", "ogg"})
+_CORRUPT_PACKET = "Packet corrupt"
+
+
+class OpenVideo:
+    """An open container and its video stream, with what is peculiar to the format.
+
+    Attributes: ``origin``, the first frame's time, and ``tick_s``, the unit of time stamps;
+    ``has_pts``: packets say when their frame is shown (AVI keeps the order of decoding only);
+    ``stamps_packets``: every packet carries its time (AVI, Ogg and MPEG program streams count from
+    the last one known); ``can_seek``: times after a seek are those of a full pass.
+    """
+
+    def __init__(
+        self, container: InputContainer, stream: VideoStream, logs: list[tuple[int, str, str]]
+    ) -> None:
+        self.container = container
+        self.stream = stream
+        self.origin = stream.start_time or 0
+        self.tick_s = float(stream.time_base or 1)
+        name = container.format.name
+        self.has_pts = not (name == "avi" and stream.codec_context.has_b_frames)
+        self.stamps_packets = name not in _COUNTS_PACKETS
+        self.can_seek = self.has_pts and name != "mpeg"
+        self._logs = logs
+
+    def packets(self) -> Iterator[Packet]:
+        """Packets of the video stream from here on; the last one is empty and flushes."""
+        return self.container.demux(self.stream)
+
+    def seek(self, ticks: int) -> None:
+        """To the keyframe before a time, as well as the container can. Raises VideoError."""
+        try:
+            self.container.seek(ticks, stream=self.stream)
+        except av.error.FFmpegError as error:
+            message = f"can't seek to {(ticks - self.origin) * self.tick_s:.3f} s: {error.strerror}"
+            raise VideoError(VideoErrorCode.CORRUPT, Stage.DECODE, message) from error
+
+    def take_damage(self) -> str | None:
+        """What the demuxer said of damage since the last call."""
+        name = self.container.format.name
+        damage = [
+            message.strip()
+            for level, logger, message in self._logs
+            if logger == name
+            and (
+                message.startswith(_CORRUPT_PACKET)
+                or (name in _RESYNCHRONISING and level <= av.logging.ERROR)
+            )
+        ]
+        self._logs.clear()
+        return f"damage in the container ({damage[0]})" if damage else None
+
 
 @contextmanager
-def open_video_stream(source: Source, stage: Stage) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The container and its first moving picture; every FFmpeg error inside is a VideoError."""
-    if source_size_bytes(source, stage) == 0:
+def open_video(source: Source, stage: Stage) -> Iterator[OpenVideo]:
+    """Open the first moving picture of a file; every FFmpeg error inside is a VideoError."""
+    if source_size_bytes(source) == 0:
         raise VideoError(VideoErrorCode.EMPTY, stage, "the file has 0 bytes")
     try:
-        with _open(source, stage) as container:
-            yield container, _video_stream(container, stage)
-    except (av.error.InvalidDataError, av.error.EOFError) as error:
-        raise VideoError(VideoErrorCode.CORRUPT, stage, str(error)) from error
+        with _captured_logs() as logs, _open(source, stage) as container:
+            yield OpenVideo(container, _video_stream(container, stage), logs)
     except (av.error.DecoderNotFoundError, av.error.PatchWelcomeError) as error:
         raise VideoError(VideoErrorCode.UNSUPPORTED_CODEC, stage, str(error)) from error
-    except av.error.MemoryError as error:
+    except (av.error.MemoryError, MemoryError) as error:
         raise VideoError(VideoErrorCode.OUT_OF_MEMORY, stage, str(error)) from error
-    except OSError as error:
-        raise VideoError(VideoErrorCode.READ_FAILED, Stage.READ, str(error)) from error
     except av.error.FFmpegError as error:
         raise VideoError(VideoErrorCode.CORRUPT, stage, str(error)) from error
+    except OSError as error:
+        raise VideoError(VideoErrorCode.READ_FAILED, Stage.READ, str(error)) from error
 
 
-def source_size_bytes(source: Source, stage: Stage) -> int:
-    """Size of the source, which is left at its beginning."""
+def source_size_bytes(source: Source) -> int:
+    """Size of the source, which is left at its beginning. Raises VideoError."""
     try:
         if isinstance(source, str):
             return os.path.getsize(source)
@@ -57,18 +113,31 @@ def source_size_bytes(source: Source, stage: Stage) -> int:
         raise VideoError(VideoErrorCode.READ_FAILED, Stage.READ, str(error)) from error
 
 
+@contextmanager
+def _captured_logs() -> Iterator[list[tuple[int, str, str]]]:
+    """FFmpeg's warnings as (level, who, text) in a list instead of on stderr."""
+    level, skip_repeated = av.logging.get_level(), av.logging.get_skip_repeated()
+    av.logging.set_level(av.logging.WARNING)
+    av.logging.set_skip_repeated(False)
+    try:
+        with av.logging.Capture() as logs:
+            yield logs
+    finally:
+        av.logging.set_skip_repeated(skip_repeated)
+        av.logging.set_level(level)
+
+
 def _open(source: Source, stage: Stage) -> InputContainer:
     try:
         return av.open(
             source, mode="r", options={"format_whitelist": _FORMATS}, metadata_errors="replace"
         )
-    except (av.error.InvalidDataError, av.error.ArgumentError) as error:
-        # An index at the end of the file that was cut off looks exactly like noise, except that
-        # the file still begins like the container it was.
+    except (av.error.InvalidDataError, av.error.ArgumentError, av.error.EOFError) as error:
+        # A file whose index at the end was cut off still begins like the container it was.
         if _begins_like_mp4(source):
-            message = "an MP4 file whose index (moov) is missing: the end of the file is lost"
+            message = "an MP4 file without its index (moov): the end of the file is missing"
             raise VideoError(VideoErrorCode.TRUNCATED, stage, message) from error
-        message = f"no container format of {_FORMATS} recognises the bytes"
+        message = f"none of the containers {_FORMATS} recognises the bytes"
         raise VideoError(VideoErrorCode.NOT_A_VIDEO, stage, message) from error
 
 
@@ -83,16 +152,17 @@ def _begins_like_mp4(source: Source) -> bool:
 
 
 def _video_stream(container: InputContainer, stage: Stage) -> VideoStream:
+    name = container.format.name
     for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic:
+        if not stream.disposition & Disposition.attached_pic:
             break
     else:
-        message = f"a {container.format.name} file without a moving picture"
+        message = f"a {name} file without a moving picture"
         raise VideoError(VideoErrorCode.NO_VIDEO_STREAM, stage, message)
     if stream.codec_context is None:
-        message = f"no decoder for the video stream of this {container.format.name} file"
+        message = f"no decoder for the video stream of this {name} file"
         raise VideoError(VideoErrorCode.UNSUPPORTED_CODEC, stage, message)
-    # One thread: the parallelism is over files, and a frame thread per core in each of a node's
-    # decode processes would cost memory and make errors surface at the wrong packet.
+    # One thread: the parallelism is over files. A thread per core in each of a node's decode
+    # processes would cost memory, and errors would surface at the wrong packet.
     stream.codec_context.thread_count = 1
     return stream

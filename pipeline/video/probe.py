@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import av.error
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
@@ -17,12 +18,12 @@ from av.video.stream import VideoStream
 
 from pipeline.config import DecodeLimits
 from pipeline.records import Stage, VideoInfo
-from pipeline.video.container import Source, open_video_stream, source_size_bytes
+from pipeline.video.container import OpenVideo, Source, open_video, source_size_bytes
 from pipeline.video.errors import VideoError, VideoErrorCode
 
 # Formats whose header states a duration, so that a lost end shows. A cut-off MPEG-TS or Ogg file
 # is simply a shorter one.
-_STATES_DURATION = frozenset({"matroska,webm", "avi", "flv", "asf"})
+_STATES_DURATION = frozenset({"matroska,webm", "avi", "flv"})
 _DURATION_SLACK_S = 0.5
 
 
@@ -35,33 +36,20 @@ class _Extent:
 def probe(source: Source, limits: DecodeLimits) -> VideoInfo:
     """What the container says, checked against the limits.
 
-    Raises VideoError: nothing of the file is usable, or more than the limits allow.
+    Raises VideoError: nothing of the file is usable, or it is more than the limits allow.
     """
-    size_bytes = source_size_bytes(source, Stage.PROBE)
-    with open_video_stream(source, Stage.PROBE) as (container, stream):
-        context = stream.codec_context
+    size_bytes = source_size_bytes(source)
+    with open_video(source, Stage.PROBE) as video:
+        context = video.stream.codec_context
         _check_pixels(context.width, context.height, limits)
-        extent = _stated_extent(stream, size_bytes)
+        extent = _stated_extent(video.stream)
         if extent is not None:
+            _check_bytes(video.stream, size_bytes)
             _check_duration(extent, limits)
-        packets = _VideoPackets(stream)
-        first: VideoFrame | None = None
-        end_s = 0.0
-        for packet in container.demux():
-            if packet.pts is not None or packet.dts is not None:
-                end_s = max(end_s, _packet_end_s(packet))
-            if packet.stream_index != stream.index:
-                continue
-            packets.add(packet)
-            if first is None:
-                first = _decode_first(packet)
-            if first is not None and extent is not None:
-                break
-        if first is None:
-            raise VideoError(VideoErrorCode.NO_FRAMES, Stage.PROBE, "no packet gives a frame")
-        if extent is None:
-            extent = packets.extent()
-            _check_end(container, end_s, packets.longest_gap_s())
+            first = _first_frame(video)
+        else:
+            first, extent = _count_packets(video)
+            _check_bytes(video.stream, size_bytes)
             _check_duration(extent, limits)
         _check_pixels(first.width, first.height, limits)
         rotation_deg = -first.rotation % 360  # FFmpeg counts counterclockwise
@@ -69,7 +57,7 @@ def probe(source: Source, limits: DecodeLimits) -> VideoInfo:
         if rotation_deg in (90, 270):
             height, width = width, height
         return VideoInfo(
-            container=container.format.name,
+            container=video.container.format.name,
             codec=context.codec.canonical_name,
             width_px=width,
             height_px=height,
@@ -80,69 +68,111 @@ def probe(source: Source, limits: DecodeLimits) -> VideoInfo:
         )
 
 
-def has_presentation_times(container: InputContainer) -> bool:
-    """AVI stores decoding order only; what FFmpeg gives as pts there is a guess."""
-    return container.format.name != "avi"
+def _first_frame(video: OpenVideo) -> VideoFrame:
+    decoder = _FirstFrame()
+    for packet in video.packets():
+        decoder.add(packet)
+        if decoder.frame is not None:
+            break
+    return decoder.require()
+
+
+def _count_packets(video: OpenVideo) -> tuple[VideoFrame, _Extent]:
+    """Demux to the end, all streams: the header's duration is that of the longest."""
+    packets, decoder = _VideoPackets(video), _FirstFrame()
+    end_s = 0.0
+    for packet in video.container.demux():
+        end_s = max(end_s, _packet_end_s(packet))
+        if packet.stream_index == video.stream.index:
+            packets.add(packet)
+            decoder.add(packet)
+    first = decoder.require()
+    _check_end(video.container, end_s, packets.longest_gap_s())
+    return first, packets.extent()
+
+
+class _FirstFrame:
+    """The first frame that can be decoded; packets after it are ignored."""
+
+    def __init__(self) -> None:
+        self.frame: VideoFrame | None = None
+        self._error: av.error.InvalidDataError | None = None
+
+    def add(self, packet: Packet) -> None:
+        if self.frame is not None:
+            return
+        try:
+            frames = packet.decode()
+        except av.error.InvalidDataError as error:  # whether it matters, the clips will show
+            self._error = error
+        else:
+            self.frame = frames[0] if frames else None
+
+    def require(self) -> VideoFrame:
+        if self.frame is not None:
+            return self.frame
+        if self._error is not None:
+            message = f"no frame can be decoded: {self._error.strerror}"
+            raise VideoError(VideoErrorCode.CORRUPT, Stage.PROBE, message) from self._error
+        raise VideoError(VideoErrorCode.NO_FRAMES, Stage.PROBE, "the video stream is empty")
 
 
 class _VideoPackets:
-    """Times of the demuxed packets of the stream that show a frame."""
+    """Times of the demuxed packets that show a frame."""
 
-    def __init__(self, stream: VideoStream) -> None:
-        self._stream = stream
-        self._times: list[int] = []
-        self._last_duration = 0
+    def __init__(self, video: OpenVideo) -> None:
+        self._video = video
+        self._ticks: list[int] = []
+        self._latest, self._latest_duration = 0, 0
 
     def add(self, packet: Packet) -> None:
-        time = packet.pts if packet.pts is not None else packet.dts
-        if time is None or packet.size == 0 or packet.is_discard:
+        ticks = _ticks(packet)
+        if ticks is None or packet.size == 0 or packet.is_discard:
             return
-        if not self._times or time >= max(self._times[-1], self._times[0]):
-            self._last_duration = packet.duration or 0
-        self._times.append(time)
+        if not self._ticks or ticks >= self._latest:
+            self._latest, self._latest_duration = ticks, packet.duration or 0
+        self._ticks.append(ticks)
 
     def extent(self) -> _Extent:
-        if not self._times:
+        if not self._ticks:
             raise VideoError(VideoErrorCode.NO_FRAMES, Stage.PROBE, "no packet has a time")
-        first, last = min(self._times), max(self._times)
-        tick_s = float(self._stream.time_base or 0)
-        last_s = self._last_duration * tick_s
-        if not last_s and len(self._times) > 1:
-            last_s = (last - first) * tick_s / (len(self._times) - 1)
-        elif not last_s and self._stream.guessed_rate:
-            last_s = float(1 / self._stream.guessed_rate)
-        return _Extent(len(self._times), (last - first) * tick_s + last_s)
+        span_s = (self._latest - min(self._ticks)) * self._video.tick_s
+        last_s = self._latest_duration * self._video.tick_s
+        rate = self._video.stream.guessed_rate
+        if not last_s and len(self._ticks) > 1:
+            last_s = span_s / (len(self._ticks) - 1)
+        elif not last_s and rate:
+            last_s = float(1 / rate)
+        return _Extent(len(self._ticks), span_s + last_s)
 
     def longest_gap_s(self) -> float:
-        gaps = np.diff(np.sort(np.asarray(self._times)))
-        return float(gaps.max(initial=0)) * float(self._stream.time_base or 0)
+        gaps = np.diff(np.sort(np.asarray(self._ticks)))
+        return float(gaps.max(initial=0)) * self._video.tick_s
 
 
-def _stated_extent(stream: VideoStream, size_bytes: int) -> _Extent | None:
-    """From a full index of frames and where their bytes are; None where there is none."""
+def _stated_extent(stream: VideoStream) -> _Extent | None:
+    """From a full index of frames; None where there is none."""
     if not stream.frames or not stream.duration or len(stream.index_entries) != stream.frames:
         return None
-    num_frames, end_bytes = 0, 0
-    for entry in stream.index_entries:
-        num_frames += not entry.is_discard
-        end_bytes = max(end_bytes, entry.pos + entry.size)
-    if end_bytes > size_bytes:
-        message = f"the index points to byte {end_bytes}, the file ends at byte {size_bytes}"
-        raise VideoError(VideoErrorCode.TRUNCATED, Stage.PROBE, message)
+    num_frames = sum(not entry.is_discard for entry in stream.index_entries)
     return _Extent(num_frames, float(stream.duration * (stream.time_base or 0)))
 
 
-def _decode_first(packet: Packet) -> VideoFrame | None:
-    try:
-        frames = packet.decode()
-    except (ValueError, EOFError):  # FFmpeg's invalid data: whether it matters, decode decides
-        return None
-    return frames[0] if frames else None
+def _ticks(packet: Packet) -> int | None:
+    return packet.pts if packet.pts is not None else packet.dts
 
 
 def _packet_end_s(packet: Packet) -> float:
-    time = packet.pts if packet.pts is not None else packet.dts
-    return float((time + (packet.duration or 0)) * packet.time_base) if time is not None else 0.0
+    ticks = _ticks(packet)
+    return float((ticks + (packet.duration or 0)) * packet.time_base) if ticks is not None else 0.0
+
+
+def _check_bytes(stream: VideoStream, size_bytes: int) -> None:
+    """An index (also that of the fragments seen so far) must not point behind the end."""
+    end_bytes = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
+    if end_bytes > size_bytes:
+        message = f"the index points to byte {end_bytes}, the file ends at byte {size_bytes}"
+        raise VideoError(VideoErrorCode.TRUNCATED, Stage.PROBE, message)
 
 
 def _check_end(container: InputContainer, end_s: float, longest_gap_s: float) -> None:
