@@ -31,6 +31,7 @@ from pipeline.records import ClipSpec, DecodedClip, VideoInfo, VideoObject, fram
 
 FAMILIES = ("qwen2_5_vl", "llava_onevision")
 FRAME_PX = 56
+_SEED = 0
 
 _SPECIAL_TOKENS = [
     "<|endoftext|>",
@@ -91,16 +92,22 @@ def write_tiny_model(
     family: str,
     folder: Path,
     *,
-    num_layers: int = 2,
+    noise: float = 0.0,
     vocab_padding: int = 8,
-    seed: int = 0,
     tokenizer: PreTrainedTokenizerFast | None = None,
 ) -> Path:
-    """Write a checkpoint whose embeddings have ``vocab_padding`` rows more than the tokenizer."""
+    """Write a checkpoint: random weights, always the same, disturbed by ``noise`` of their size.
+
+    Its embeddings have ``vocab_padding`` rows more than the tokenizer has tokens.
+    """
     tokenizer = tokenizer or tiny_tokenizer()
-    torch.manual_seed(seed)
+    torch.manual_seed(_SEED)
     build = _qwen if family == "qwen2_5_vl" else _llava
-    model, processor = build(tokenizer, num_layers, len(tokenizer) + vocab_padding)
+    model, processor = build(tokenizer)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += noise * parameter.std().nan_to_num() * torch.randn_like(parameter)
+    model.resize_token_embeddings(len(tokenizer) + vocab_padding)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
@@ -110,11 +117,11 @@ def write_tiny_model(
 def write_tiny_pair(family: str, folder: Path) -> tuple[Path, Path]:
     """Write ``target`` and ``draft`` below the folder: one vocabulary, paddings that differ.
 
-    The draft is the target with fewer layers, so that it agrees sometimes and not always.
+    The draft is the target disturbed, so that it agrees sometimes and not always.
     """
     return (
-        write_tiny_model(family, folder / "target", num_layers=3, vocab_padding=8),
-        write_tiny_model(family, folder / "draft", num_layers=2, vocab_padding=24),
+        write_tiny_model(family, folder / "target", vocab_padding=8),
+        write_tiny_model(family, folder / "draft", vocab_padding=24, noise=0.1),
     )
 
 
@@ -133,21 +140,19 @@ def tiny_clip(num_frames: int = 4, seed: int = 0, interval_s: float = 0.5) -> De
 # A large initial range: greedy output of a random model then varies instead of repeating a token.
 _TEXT = {
     "hidden_size": 64,
+    "num_hidden_layers": 3,
     "intermediate_size": 128,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": 4096,
-    "initializer_range": 0.15,
+    "initializer_range": 0.25,
 }
 
 
-def _text_config(
-    tokenizer: PreTrainedTokenizerFast, num_layers: int, vocab_size: int
-) -> dict[str, object]:
+def _text_config(tokenizer: PreTrainedTokenizerFast) -> dict[str, object]:
     return {
         **_TEXT,
-        "num_hidden_layers": num_layers,
-        "vocab_size": vocab_size,
+        "vocab_size": len(tokenizer),
         "bos_token_id": tokenizer.pad_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
@@ -155,12 +160,12 @@ def _text_config(
 
 
 def _qwen(
-    tokenizer: PreTrainedTokenizerFast, num_layers: int, vocab_size: int
+    tokenizer: PreTrainedTokenizerFast,
 ) -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor]:
     token_id = tokenizer.convert_tokens_to_ids
     config = Qwen2_5_VLConfig(
         text_config={
-            **_text_config(tokenizer, num_layers, vocab_size),
+            **_text_config(tokenizer),
             "rope_parameters": {
                 "rope_type": "default",
                 "rope_theta": 1e6,
@@ -194,11 +199,11 @@ def _qwen(
 
 
 def _llava(
-    tokenizer: PreTrainedTokenizerFast, num_layers: int, vocab_size: int
+    tokenizer: PreTrainedTokenizerFast,
 ) -> tuple[LlavaOnevisionForConditionalGeneration, LlavaOnevisionProcessor]:
     token_id = tokenizer.convert_tokens_to_ids
     config = LlavaOnevisionConfig(
-        text_config=Qwen2Config(**_text_config(tokenizer, num_layers, vocab_size)),
+        text_config=Qwen2Config(**_text_config(tokenizer)),
         vision_config=SiglipVisionConfig(
             hidden_size=32,
             intermediate_size=64,

@@ -56,7 +56,10 @@ class Qwen25VL(TransformersVideoLM):
             token_ids=token_ids,
             position_ids=positions[:, 0],
             visual_mask=token_ids == self.model.config.video_token_id,
-            next_position=int(positions.max()) + 1,
+            # After the prompt's last text token, as training and ``generate`` count. Not by
+            # rope_deltas: those count from the largest position, which the temporal axis of a
+            # long video can hold.
+            next_position=int(positions[0, 0, -1]) + 1,
             vision={key: batch[key] for key in ("pixel_values_videos", "video_grid_thw")},
         )
 
