@@ -124,7 +124,7 @@ class DecodeLimits(Section):
     """What a hostile file can't pass."""
 
     timeout_s: float = Field(default=120.0, gt=0)
-    """Wall clock for probing and decoding one video, s; then the decode process is killed."""
+    """Wall clock for probing a video, and for each clip, s; then the decode process is killed."""
     max_source_pixels: int = Field(default=8192 * 4320, ge=1)
     """Most pixels of a source frame."""
     max_duration_s: float = Field(default=6 * 3600.0, gt=0)

@@ -87,26 +87,34 @@ def open_video(source: Source, stage: Stage) -> Iterator[OpenVideo]:
     if source_size_bytes(source) == 0:
         raise VideoError(VideoErrorCode.EMPTY, stage, "the file has 0 bytes")
     try:
-        with _captured_logs() as logs, _open(source, stage) as container:
+        with reading(), _captured_logs() as logs, _open(source, stage) as container:
             yield OpenVideo(container, _video_stream(container, stage), logs)
     except (av.error.DecoderNotFoundError, av.error.PatchWelcomeError) as error:
         raise VideoError(VideoErrorCode.UNSUPPORTED_CODEC, stage, str(error)) from error
-    except (av.error.MemoryError, MemoryError) as error:
-        raise VideoError(VideoErrorCode.OUT_OF_MEMORY, stage, str(error)) from error
+    except MemoryError as error:
+        message = (
+            "more memory needed than video.limits.max_memory_bytes lets the decode process have"
+        )
+        raise VideoError(VideoErrorCode.OUT_OF_MEMORY, stage, message) from error
     except av.error.FFmpegError as error:
         raise VideoError(VideoErrorCode.CORRUPT, stage, str(error)) from error
-    except OSError as error:
-        raise VideoError(VideoErrorCode.READ_FAILED, Stage.READ, str(error)) from error
 
 
 def source_size_bytes(source: Source) -> int:
     """Size of the source, which is left at its beginning. Raises VideoError."""
-    try:
+    with reading():
         if isinstance(source, str):
             return os.path.getsize(source)
         size = source.seek(0, os.SEEK_END)
         source.seek(0)
         return size
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """OSError inside is a VideoError of the reading stage."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise VideoError(VideoErrorCode.NOT_FOUND, Stage.READ, str(error)) from error
     except OSError as error:

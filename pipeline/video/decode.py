@@ -48,9 +48,9 @@ def decode_frames(
     """
     times_s = sample_times(start_s, end_s, info.fps, config.sampling)
     height, width = frame_size(info.height_px, info.width_px, len(times_s), config.frame_size)
-    frames = np.empty((len(times_s), height, width, 3), np.uint8)
     timestamps_s: list[float] = []
     with open_video(source, Stage.DECODE) as video:
+        frames = np.empty((len(times_s), height, width, 3), np.uint8)
         reader = FrameReader(video, info)
         for time_s in times_s:
             shown_s, frame = reader.frame_at(time_s)

@@ -71,6 +71,13 @@ class FrameReader:
             ticks, frame = self._run.frame_at(wanted)
         return (ticks - video.origin) * video.tick_s, frame
 
+    def frames(self) -> Iterator[tuple[float, VideoFrame]]:
+        """(time in s, frame) of every frame that can be decoded, from the beginning."""
+        video = self._video
+        self._run = self._run_to(_beginning(video))
+        for ticks, frame in self._run.frames():
+            yield (ticks - video.origin) * video.tick_s, frame
+
     def _run_to(self, wanted: int, trusted_from: int | None = None) -> _Run:
         """Begin decoding at a keyframe at or before ``wanted``.
 
@@ -112,7 +119,7 @@ class _Run:
         self._pending: list[int] = []
         self._damage: VideoError | None = None
         self._sound_from = math.inf
-        self._frames = self._decode()
+        self._frames = self.frames()
         self._current: tuple[int, VideoFrame] | None = None
         self._next: tuple[int, VideoFrame] | None = None
         self._is_primed = False
@@ -152,7 +159,8 @@ class _Run:
                 return packet
         raise self._error(VideoErrorCode.NO_FRAMES, "no keyframe to begin at")
 
-    def _decode(self) -> Iterator[tuple[int, VideoFrame]]:
+    def frames(self) -> Iterator[tuple[int, VideoFrame]]:
+        """(time in ticks, frame) of all from here; damage is noted, and raised by frame_at only."""
         for packet in chain([self._first], self._packets):
             for frame in self._decode_packet(packet):
                 if self._video.has_pts:
