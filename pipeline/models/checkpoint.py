@@ -22,6 +22,7 @@ from pipeline.models.errors import ModelLoadError
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_TOKENIZERS = ("tokenizer.json", "vocab.json", "tokenizer.model")
 _INDEX = "model.safetensors.index.json"
 
 
@@ -104,6 +105,9 @@ def _check_files(name: str, folder: Path) -> dict[str, Any]:
             f"{name} is quantised ({method}), which gives another dtype than configured; use the "
             "unquantised checkpoint"
         )
+    if not any((folder / file).exists() for file in _TOKENIZERS):
+        # transformers would make an empty tokenizer, and say nothing.
+        raise ModelLoadError(f"{name}: no tokenizer.json in {folder}; complete the folder")
     weights = {path.name for path in folder.glob("*.safetensors")}
     if not weights:
         pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))

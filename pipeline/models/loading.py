@@ -70,6 +70,11 @@ def load_model(config: ModelConfig, device: torch.device) -> TransformersVideoLM
             f"{config.name} can't be loaded ({type(error).__name__}: {error}); check that the "
             f"files in {checkpoint.folder} are complete"
         ) from error
+    if not processor.chat_template:
+        raise ModelLoadError(
+            f"{config.name} has no chat template; add its chat_template.jinja to "
+            f"{checkpoint.folder}"
+        )
     if missing := sorted(report["missing_keys"]):
         raise ModelLoadError(
             f"{config.name} lacks {len(missing)} weights ({', '.join(missing[:3])} ...); "
