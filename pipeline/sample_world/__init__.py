@@ -1,0 +1,1 @@
+"""A small synthetic world of captioned videos whose facts are known exactly."""

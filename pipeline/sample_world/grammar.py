@@ -1,0 +1,304 @@
+"""Captions of a scene, with the character spans of their visual facts.
+
+The grammar is free where real captions are free: sentences and clauses swap, verbs and nouns have
+synonyms, adverbs come and go, and some sentences say nothing visual. Several words are visual in
+one place and filler in another ("right" / "right away", "light", "plain", "one", "no", "still"),
+so that no list of words tells facts from filler.
+
+Templates mark visual words with square brackets; `write_caption` removes the brackets and returns
+where they were.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass
+
+from pipeline.sample_world.scene import Scene, Thing
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenCaption:
+    """A caption and the character spans [start, end) of its visual words, in order."""
+
+    text: str
+    spans: tuple[tuple[int, int], ...]
+
+
+_FOOTAGE = ("clip", "video", "scene", "footage", "recording", "sequence")
+_SURFACE = ("background", "backdrop", "surface", "setting")
+_NOUN = ("shape", "object", "figure")
+_ADVERB = ("slowly", "smoothly", "gently", "steadily", "calmly", "quietly")
+# Verbs and what they look like after "it" and after "by" or "starts".
+_GLIDE = (
+    ("moves", "moving"),
+    ("drifts", "drifting"),
+    ("slides", "sliding"),
+    ("travels", "traveling"),
+    ("glides", "gliding"),
+    ("heads", "heading"),
+)
+_REST = (("stays", "staying"), ("remains", "remaining"), ("holds", "holding"), ("keeps", "keeping"))
+_CHANGE = {
+    "grow": ("[grows]", "[growing]"),
+    "shrink": ("[shrinks]", "[shrinking]"),
+    "blink": ("[blinks]", "[blinking]"),
+}
+_CHANGE_TAIL = {
+    "grow": ("", " in size", " bit by bit"),
+    "shrink": ("", " in size", " bit by bit"),
+    "blink": ("", " on and off", " in place"),
+}
+_WHEN = (
+    " right away",
+    " right from the start",
+    " the whole time",
+    " throughout",
+    " without a pause",
+    " until the very end",
+    " all the while",
+)
+_ASIDES = (
+    "at first glance, ",
+    "as it turns out, ",
+    "throughout the footage, ",
+    "on closer inspection, ",
+)
+IDIOMS = (
+    "right away",
+    "right from the start",
+    "light mood",
+    "mood is light",
+    "left to say",
+    "left out",
+    "slows down",
+    "speeds up",
+    "still worth",
+    "still a calm",
+    "by and large",
+    "small talk",
+    "plain to see",
+    "one look",
+    "one of them",
+    "the other one",
+    "the first one",
+    "two or three times",
+    "no sound",
+    "no hurry",
+    "no text",
+    "no particular",
+    "is one of order",
+)
+"""Phrases of the fillers in which a visual word is not visual."""
+_FILLERS = (
+    "The mood is light.",
+    "It all happens in a light mood.",
+    "There is not much left to say about it.",
+    "Nothing of note is left out.",
+    "The pace never slows down.",
+    "The pace never speeds up.",
+    "It is still worth a closer look.",
+    "Overall it is still a calm moment.",
+    "By and large, it is easy to follow.",
+    "It is plain to see that there is no hurry.",
+    "It takes only one look to follow it.",
+    "One may want to watch it two or three times.",
+    "There is no sound.",
+    "There is no text to read.",
+    "Nobody is in the picture, so there is no small talk.",
+    "The camera does not move at all.",
+    "Nothing else changes in the frame.",
+    "That is all that happens.",
+    "The edges stay sharp the whole time.",
+    "Whoever made this took great care.",
+    "Such recordings are often used for testing.",
+    "It could be part of a longer demonstration.",
+    "The lighting remains even, as far as anyone can tell.",
+    "Viewers will probably enjoy the simplicity of it.",
+    "Without further context, nothing more can be said.",
+    "There is something pleasantly modest about the composition.",
+    "Presumably it was produced on a computer.",
+    "Perhaps it serves as an introduction to geometry.",
+    "No particular story is being told.",
+    "Everything proceeds at a comfortable speed.",
+    "It would suit a classroom or a waiting room.",
+    "The impression is one of order and patience.",
+    "Experienced editors would recognize the technique immediately.",
+    "Questions about its purpose must remain unanswered.",
+    "Children usually understand such material without explanation.",
+    "Several interpretations are conceivable, none of them urgent.",
+    "Neither music nor narration accompanies the presentation.",
+    "Its author evidently preferred clarity over decoration.",
+    "Similar examples appear in many introductory courses.",
+    "Hardly any knowledge is required to appreciate this.",
+    "Afterwards, audiences might discuss what they noticed.",
+    "Technically speaking, little could have gone wrong here.",
+    "Somebody must have planned every moment beforehand.",
+    "Because of its brevity, attention rarely wanders.",
+)
+
+
+def write_caption(scene: Scene, rng: random.Random) -> WrittenCaption:
+    """Write one of the many captions of `scene`; `rng` makes every free choice."""
+    sentences = _opening(scene, rng)
+    if rng.random() < 0.5:
+        sentences += [_marks(scene, rng), *_things(scene, rng)]
+    else:
+        sentences += [*_things(scene, rng), _marks(scene, rng)]
+    for filler in rng.sample(_FILLERS, rng.choice((2, 2, 2, 3))):
+        # Never before the opening: real captions start with what they are about.
+        sentences.insert(rng.randint(len(sentences) // 2, len(sentences)), filler)
+    return _strip(" ".join(_capitalized(sentence) for sentence in sentences))
+
+
+def _capitalized(sentence: str) -> str:
+    first = 1 if sentence.startswith("[") else 0
+    return sentence[: first + 1].upper() + sentence[first + 1 :]
+
+
+def _strip(marked: str) -> WrittenCaption:
+    """Remove the brackets of a marked text and remember where they were."""
+    parts: list[str] = []
+    spans: list[tuple[int, int]] = []
+    length = 0
+    for piece in re.split(r"(\[[^]]*\])", marked):
+        plain = piece.strip("[]")
+        if piece.startswith("["):
+            spans.append((length, length + len(plain)))
+        parts.append(plain)
+        length += len(plain)
+    return WrittenCaption("".join(parts), tuple(spans))
+
+
+def _opening(scene: Scene, rng: random.Random) -> list[str]:
+    """Tone, pattern and number of things, in one or two sentences."""
+    footage, surface = rng.choice(_FOOTAGE), rng.choice(_SURFACE)
+    ground = f"[{scene.tone}] [{scene.pattern}] {surface}"
+    alone = len(scene.things) == 1
+    noun = rng.choice(_NOUN) + ("" if alone else "s")
+    number = rng.choice(("[one]", "a [single]") if alone else ("[two]", "a [pair] of"))
+    if rng.random() < 0.25:
+        return [f"the {footage} shows {number} {noun} {rng.choice(('on', 'over'))} a {ground}."]
+    setting = rng.choice(
+        (
+            f"the {footage} opens on a {ground}.",
+            f"the {footage} begins with a {ground}.",
+            f"this {footage} is set against a {ground}.",
+            f"we are looking at a {ground}.",
+            f"a {ground} fills the frame.",
+        )
+    )
+    be = "is" if alone else "are"
+    aside = rng.choice(_ASIDES) if rng.random() < 0.3 else ""
+    number_of_things = rng.choice(
+        (
+            f"there {be} {number} {noun} in view.",
+            f"we can see {number} {noun} here.",
+            f"the {footage} contains {number} {noun} in total.",
+            f"in front of it {be} {number} {noun}.",
+        )
+    )
+    return [setting, aside + number_of_things]
+
+
+def _marks(scene: Scene, rng: random.Random) -> str:
+    """The marks of the bottom edge; "no" makes this a visual negation."""
+    mark = rng.choice(("marks", "tiny marks", "white marks"))
+    return rng.choice(
+        (
+            f"[{scene.marks}] {mark} can be found along the bottom edge.",
+            f"along the bottom edge there are [{scene.marks}] {mark}.",
+            f"there are [{scene.marks}] {mark} at the bottom of the frame.",
+            f"the bottom edge carries [{scene.marks}] {mark}.",
+        )
+    )
+
+
+def _described(thing: Thing) -> str:
+    return f"[{thing.size}] [{thing.colour}] [{thing.shape}]"
+
+
+def _clause(thing: Thing, rng: random.Random, *, gerund: bool = False) -> str:
+    """What the thing does, without its subject: "slowly drifts to the [left]"."""
+    form = int(gerund)
+    motion = thing.motion
+    adverb = rng.choice(("", "", "", rng.choice(_ADVERB) + " "))
+    if motion in ("left", "right"):
+        course = rng.choice((f"to the [{motion}]", f"toward the [{motion}] side", f"[{motion}]"))
+        return f"{adverb}{rng.choice(_GLIDE)[form]} {course}"
+    if motion in ("up", "down"):
+        course = rng.choice((f"[{motion}]", f"straight [{motion}]", f"[{motion}] the frame"))
+        return f"{adverb}{rng.choice(_GLIDE)[form]} {course}"
+    if motion == "still":
+        return f"{rng.choice(_REST)[form]} [still]"
+    return f"{adverb}{_CHANGE[motion][form]}{rng.choice(_CHANGE_TAIL[motion])}"
+
+
+def _when(rng: random.Random) -> str:
+    return rng.choice(_WHEN) if rng.random() < 0.4 else ""
+
+
+def _things(scene: Scene, rng: random.Random) -> list[str]:
+    if len(scene.things) == 2 and rng.random() < 0.4:
+        return _together(scene.things[0], scene.things[1], rng)
+    return [text for index in range(len(scene.things)) for text in _in_turn(scene, index, rng)]
+
+
+def _in_turn(scene: Scene, index: int, rng: random.Random) -> list[str]:
+    """One thing after the other, each with its motion."""
+    thing = scene.things[index]
+    described = f"a {_described(thing)}"
+    if len(scene.things) == 1:
+        leads = (
+            f"it is {described}",
+            f"the camera is focused on {described}",
+            f"the main subject is {described}",
+            f"our attention goes to {described}",
+        )
+    elif index == 0:
+        leads = (
+            f"the first one is {described}",
+            f"one of them is {described}",
+            f"to begin with, we notice {described}",
+            f"right away we can see {described}",
+        )
+    else:
+        leads = (
+            f"the other one is {described}",
+            f"next to it is {described}",
+            f"we also notice {described}",
+            f"beside it we can see {described}",
+        )
+    lead = rng.choice(leads)
+    style = rng.randrange(4)
+    if style == 0:
+        return [f"{lead}, which {_clause(thing, rng)}{_when(rng)}."]
+    if style == 1:
+        return [f"{lead}, {_clause(thing, rng, gerund=True)}{_when(rng)}."]
+    subject = rng.choice(("it", f"the [{thing.shape}]", f"the [{thing.colour}] {_noun(rng)}"))
+    if style == 2:
+        return [f"{lead}.", f"{subject} {_clause(thing, rng)}{_when(rng)}."]
+    return [f"{lead}, and {subject} {_clause(thing, rng)}{_when(rng)}."]
+
+
+def _noun(rng: random.Random) -> str:
+    return rng.choice(_NOUN)
+
+
+def _together(first: Thing, second: Thing, rng: random.Random) -> list[str]:
+    """Both things first, then both motions in either order."""
+    pair = f"a {_described(first)} and a {_described(second)}"
+    lead = rng.choice((f"they are {pair}.", f"we can see {pair}.", f"{pair} are visible."))
+    if first.shape != second.shape:
+        names = (f"the [{first.shape}]", f"the [{second.shape}]")
+    elif first.colour != second.colour:
+        noun = _noun(rng)
+        names = (f"the [{first.colour}] {noun}", f"the [{second.colour}] {noun}")
+    else:
+        names = ("the first one", "the other one")
+    moves = [f"{name} {_clause(thing, rng)}" for name, thing in zip(names, (first, second))]
+    if rng.random() < 0.3:
+        moves.reverse()
+    joint = rng.choice((", while ", ", and ", "; "))
+    return [lead, f"{moves[0]}{joint}{moves[1]}{_when(rng)}."]
