@@ -6,7 +6,7 @@ Shapes: T prompt length, M visual tokens, D hidden size.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
@@ -21,6 +21,8 @@ class Qwen25VL(TransformersVideoLM):
 
     model_type = "qwen2_5_vl"
     model_class = Qwen2_5_VLForConditionalGeneration
+    # Says nothing as nothing is resized; unset, transformers warns of frames that cost too much.
+    processor_options: ClassVar[Mapping[str, Any]] = {"cap_pixels_per_frame": False}
 
     def check_frames(self, shape: tuple[int, ...]) -> None:
         """Sides must be multiples of a merged patch."""

@@ -28,6 +28,8 @@ class TransformersVideoLM(ABC):
     """``config.model_type`` of the family's checkpoints."""
     model_class: ClassVar[Any]
     """The transformers class that loads them."""
+    processor_options: ClassVar[Mapping[str, Any]] = {}
+    """What the family's processor takes beside the options common to all."""
 
     def __init__(self, model: Any, processor: Any, model_id: str, revision: str) -> None:
         text_config = model.config.text_config
@@ -39,6 +41,12 @@ class TransformersVideoLM(ABC):
         self.tokenizer = processor.tokenizer
         self._model_id = model_id
         self._revision = revision
+        eos = model.generation_config.eos_token_id
+        if eos is None:
+            eos = self.tokenizer.eos_token_id
+        if eos is None:
+            raise ValueError("neither generation_config.json nor the tokenizer has an eos_token_id")
+        self._eos_token_ids = frozenset([eos] if isinstance(eos, int) else eos)
         if self.vocab_size > text_config.vocab_size:
             raise ValueError(
                 f"the tokenizer has {self.vocab_size} tokens, the model {text_config.vocab_size}"
@@ -62,10 +70,7 @@ class TransformersVideoLM(ABC):
     @property
     def eos_token_ids(self) -> frozenset[int]:
         """The checkpoint's own end tokens (its generation config), else the tokenizer's."""
-        ids = self.model.generation_config.eos_token_id
-        if ids is None:
-            ids = self.tokenizer.eos_token_id
-        return frozenset([ids] if isinstance(ids, int) else ids)
+        return self._eos_token_ids
 
     def decode_text(self, token_ids: Sequence[int]) -> str:
         """Text of generated ids, without special tokens and outer blanks."""
@@ -99,6 +104,7 @@ class TransformersVideoLM(ABC):
             do_sample_frames=False,
             do_resize=False,
             return_tensors="pt",
+            **self.processor_options,
         )
         return self.inputs_from(batch)
 

@@ -170,6 +170,12 @@ class TestBrokenFolder:
         with pytest.raises(ModelLoadError, match=f"{file} asks to run code"):
             load(folder)
 
+    def test_no_end_token(self, folder):
+        edit_json(folder / "generation_config.json", eos_token_id=None)
+        edit_json(folder / "tokenizer_config.json", eos_token=None)
+        with pytest.raises(ModelLoadError, match="eos_token_id"):
+            load(folder)
+
     def test_sliding_attention_is_not_supported(self, folder):
         text = json.loads((folder / "config.json").read_text())["text_config"]
         text["layer_types"] = ["sliding_attention"] * text["num_hidden_layers"]

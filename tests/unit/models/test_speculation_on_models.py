@@ -1,5 +1,7 @@
 """Guards exact speculation on real models: with any draft the output is the target's own greedy."""
 
+from copy import deepcopy
+
 import pytest
 
 from pipeline.config import PromptConfig
@@ -88,3 +90,14 @@ def test_the_draft_disagrees_sometimes(pair, plain):
     drafted = sum(row.stats.drafted_tokens for row in rows)
     accepted = sum(row.stats.accepted_tokens for row in rows)
     assert 0 < accepted < drafted
+
+
+def test_a_bfloat16_target_with_a_float32_draft(pair):
+    """The fast choice on CPU. Near ties flip with the shape of a product: counts, not equality."""
+    target = type(pair.target)(
+        deepcopy(pair.target.model).bfloat16(), pair.target.processor, "target", "bf16"
+    )
+    stop = StopRule(frozenset(), MAX_TOKENS)
+    for row in speculate(target, pair.draft, 4, stop, requests(target, pair.draft)):
+        assert len(row.token_ids) == row.stats.output_tokens == MAX_TOKENS
+        assert 0 < row.stats.accepted_tokens < row.stats.drafted_tokens
