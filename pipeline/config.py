@@ -179,6 +179,8 @@ class GenerationConfig(Section):
 
     max_tokens: int = Field(default=512, ge=1)
     """Most tokens of a caption."""
+    max_num_seqs: int = Field(default=8, ge=1)
+    """Clips decoded together by one captioner; changes speed, not captions."""
 
 
 class SpeculationMethod(StrEnum):

@@ -1,0 +1,173 @@
+"""What a run did, in numbers that add up: pure arithmetic over its outcomes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+
+from pipeline.records import CaptionerTiming, CaptionRecord, DecodingStats, Failure, PlainComparison
+
+_NUM_RESAMPLES = 2000
+_SEED = 0  # the same rows give the same interval
+
+
+@dataclass(frozen=True, slots=True)
+class PlainSummary:
+    """Speculative against plain decoding of the same clips in the same process."""
+
+    num_clips: int
+    equal_share: float
+    """Clips whose text was the same both ways."""
+    speed_up: float
+    """Output tokens/s of decoding, speculative over plain; over all these clips together."""
+    speed_up_low: float
+    """2.5 % bound of a bootstrap over clips (each keeps its pair of timings)."""
+    speed_up_high: float
+    """97.5 % bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """One run; ratios over nothing are 0. ``asdict`` is JSON."""
+
+    elapsed_s: float
+    num_captions: int
+    num_failures: int
+    failures_by_code: dict[str, int]
+    prompt_tokens: int
+    visual_tokens: int
+    output_tokens: int
+    target_steps: int
+    drafted_tokens: int
+    accepted_tokens: int
+    relaxed_tokens: int
+    shifted_tokens: int
+    accepted_histogram: tuple[int, ...]
+    mean_accepted_length: float
+    """Accepted drafted tokens per target step; bonus tokens are not counted."""
+    output_tokens_per_s: float
+    """Per second of decoding, prefill excluded."""
+    video_decode_s_per_clip: float
+    captioner_wait_share: float
+    """Share of the captioners' time in which they waited for frames."""
+    plain: PlainSummary | None
+
+    @property
+    def num_clips(self) -> int:
+        """Outcomes of either kind."""
+        return self.num_captions + self.num_failures
+
+    @property
+    def failure_share(self) -> float:
+        """Failures per outcome."""
+        return _ratio(self.num_failures, self.num_clips)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for one line of JSON."""
+        return asdict(self)
+
+
+class SummaryBuilder:
+    """Adds outcomes up as they are committed; memory grows with compared clips only."""
+
+    def __init__(self) -> None:
+        self._num_captions = 0
+        self._failures: Counter[str] = Counter()
+        self._sums: Counter[str] = Counter()
+        self._histogram: list[int] = []
+        self._decode_s = self._video_decode_s = self._waited_s = self._busy_s = 0.0
+        self._compared: list[tuple[DecodingStats, PlainComparison]] = []
+
+    def add(self, outcome: CaptionRecord | Failure) -> None:
+        """Count one outcome."""
+        if isinstance(outcome, Failure):
+            self._failures[outcome.code] += 1
+            return
+        stats = outcome.caption.stats
+        self._num_captions += 1
+        for name in _SUMMED:
+            self._sums[name] += getattr(stats, name)
+        self._histogram = add_histograms(self._histogram, stats.accepted_histogram)
+        self._decode_s += stats.decode_s
+        self._video_decode_s += outcome.video_decode_s
+        if outcome.caption.plain is not None:
+            self._compared.append((stats, outcome.caption.plain))
+
+    def add_timing(self, timing: CaptionerTiming) -> None:
+        """Count one call of a captioner."""
+        self._waited_s += timing.waited_s
+        self._busy_s += timing.busy_s
+
+    def build(self, elapsed_s: float) -> RunSummary:
+        """The summary of what was added; ``elapsed_s`` is the run's wall clock."""
+        return RunSummary(
+            elapsed_s=elapsed_s,
+            num_captions=self._num_captions,
+            num_failures=self._failures.total(),
+            failures_by_code=dict(sorted(self._failures.items())),
+            accepted_histogram=tuple(self._histogram),
+            mean_accepted_length=_ratio(self._sums["accepted_tokens"], self._sums["target_steps"]),
+            output_tokens_per_s=_ratio(self._sums["output_tokens"], self._decode_s),
+            video_decode_s_per_clip=_ratio(self._video_decode_s, self._num_captions),
+            captioner_wait_share=_ratio(self._waited_s, self._waited_s + self._busy_s),
+            plain=summarize_plain(self._compared) if self._compared else None,
+            **{name: self._sums[name] for name in _SUMMED},
+        )
+
+
+_SUMMED = (
+    "prompt_tokens",
+    "visual_tokens",
+    "output_tokens",
+    "target_steps",
+    "drafted_tokens",
+    "accepted_tokens",
+    "relaxed_tokens",
+    "shifted_tokens",
+)
+
+
+def add_histograms(left: Sequence[int], right: Sequence[int]) -> list[int]:
+    """Element-wise sum; the shorter one is padded with zeros."""
+    return [a + b for a, b in zip_longest(left, right, fillvalue=0)]
+
+
+def summarize_plain(compared: Sequence[tuple[DecodingStats, PlainComparison]]) -> PlainSummary:
+    """Compare rates over clips that were decoded both ways (at least one)."""
+    columns = np.array(
+        [
+            (stats.output_tokens, stats.decode_s, plain.output_tokens, plain.decode_s)
+            for stats, plain in compared
+        ],
+        dtype=np.float64,
+    )
+    picks = np.random.default_rng(_SEED).integers(
+        len(columns), size=(_NUM_RESAMPLES, len(columns)), dtype=np.int32
+    )
+    resampled = [speed_up(columns[pick]) for pick in picks]
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return PlainSummary(
+        num_clips=len(compared),
+        equal_share=sum(plain.equal for _, plain in compared) / len(compared),
+        speed_up=speed_up(columns),
+        speed_up_low=float(low),
+        speed_up_high=float(high),
+    )
+
+
+def speed_up(columns: np.ndarray) -> float:
+    """Ratio of rates from rows of (tokens, seconds, plain tokens, plain seconds).
+
+    Per token rather than per clip, as a loosely decoded caption may differ in length.
+    """
+    tokens, seconds, plain_tokens, plain_seconds = columns.sum(axis=0)
+    return _ratio(float(tokens * plain_seconds), float(seconds * plain_tokens))
+
+
+def _ratio(over: float, under: float) -> float:
+    return over / under if under else 0.0
