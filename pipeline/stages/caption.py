@@ -19,8 +19,8 @@ from pipeline.records import (
     Stage,
     frames_digest,
 )
+from pipeline.stages.attempts import FIRST_ATTEMPT
 
-FIRST_ATTEMPT = 1
 CLIP_INPUT_CODE = "clip_input"
 
 

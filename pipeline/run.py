@@ -1,0 +1,106 @@
+"""One run over a corpus: plan it, commit its outcomes as they come, summarise it.
+
+``caption_locally`` is the reference runner: one process, no Ray. The Ray runner
+(actors/corpus_run.py) is another function of the same shape, and gives the same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pipeline.config import RunConfig
+from pipeline.dataset.catalog import PlannedVideo, plan_videos
+from pipeline.dataset.commit import Committer
+from pipeline.dataset.layout import Layout
+from pipeline.dataset.schema import RunLabels, caption_row, failure_row
+from pipeline.dataset.summary import RunSummary, SummaryBuilder
+from pipeline.progress import Progress
+from pipeline.records import CaptionerTiming, DecodedClip, Failure, Outcome
+from pipeline.stages.caption import CaptionStage
+from pipeline.stages.decode import DecodeStage
+from pipeline.storage import storage_for
+
+Runner = Callable[[RunConfig, Sequence[PlannedVideo]], Iterable[Outcome | CaptionerTiming]]
+"""Captions planned videos; outcomes come in any order, and may come twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """A config whose model revisions are pinned, the digest of it, and this run's name."""
+
+    config: RunConfig
+    config_digest: str
+    run_id: str
+    resume: bool = True
+
+    @property
+    def layout(self) -> Layout:
+        """Where the data set of this digest lies."""
+        return Layout.of(self.config.output.uri, self.config_digest)
+
+
+def run_corpus(
+    request: RunRequest, runner: Runner, print_line: Callable[[str], None]
+) -> RunSummary:
+    """Caption what is not done yet and commit it. Nothing to do is a run too.
+
+    What was committed stays, whatever is raised: a run by the same config goes on from there.
+    Raises CommitError, StorageError, and what the runner raises.
+    """
+    config, layout = request.config, request.layout
+    labels = RunLabels.of(config, request.config_digest, request.run_id)
+    summary = SummaryBuilder()
+    storage = storage_for(layout.uri, config.storage)
+    with Committer(storage, layout, config.output, request.run_id, request.resume) as committer:
+        videos = list(plan_videos(config, committer.done))
+        print_line(f"{len(videos)} videos to caption into {layout.uri}")
+        progress = Progress(len(videos), print_line)
+        done_before = {
+            planned.video.video_id: len(planned.done_clip_ids)
+            for planned in videos
+            if planned.done_clip_ids
+        }
+        for outcome in runner(config, videos) if videos else ():
+            if isinstance(outcome, CaptionerTiming):
+                summary.add_timing(outcome)
+            elif _commit(committer, outcome, labels):
+                summary.add(outcome)
+                video = outcome.video if isinstance(outcome, Failure) else outcome.spec.video
+                progress.add(outcome, done_before.get(video.video_id, 0))
+    if videos:
+        progress.print()
+    return summary.build(elapsed_s=progress.count().elapsed_s)
+
+
+def caption_locally(
+    config: RunConfig, videos: Sequence[PlannedVideo]
+) -> Iterator[Outcome | CaptionerTiming]:
+    """Decode and caption in this process, in order."""
+    caption = CaptionStage.load(config)
+    waiting: list[DecodedClip] = []
+    with DecodeStage(config) as decode:
+        for planned in videos:
+            for outcome in decode(planned):
+                if isinstance(outcome, Failure):
+                    yield outcome
+                    continue
+                waiting.append(outcome)
+                if len(waiting) == config.generation.max_num_seqs:
+                    yield from caption(waiting)
+                    waiting = []
+        yield from caption(waiting)
+
+
+def new_run_id() -> str:
+    """A name that sorts by time: ``20260131-235959-utc``."""
+    return datetime.now(UTC).strftime("%Y%m%d-%H%M%S-utc")
+
+
+def _commit(committer: Committer, outcome: Outcome, labels: RunLabels) -> bool:
+    """Hand a row to the committer; False if the clip has one already."""
+    now = datetime.now(UTC)
+    if isinstance(outcome, Failure):
+        return committer.add_failure(failure_row(outcome, labels, now))
+    return committer.add_caption(caption_row(outcome, labels, now))

@@ -1,0 +1,4 @@
+"""How often a clip was tried."""
+
+FIRST_ATTEMPT = 1
+"""Every row's attempt: a clip that failed is not tried again by itself."""

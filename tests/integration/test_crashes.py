@@ -1,0 +1,124 @@
+"""Guards what is left after a kill: no clip missing, none twice, finished clips not done again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from tests.integration.conftest import run_job, start_job
+from tests.integration.test_caption_corpus import dataset_folder, rows
+
+NUM_VIDEOS = 60
+PATIENCE_S = 120.0
+
+
+@pytest.fixture(scope="module")
+def many_videos(corpus, tmp_path_factory) -> Path:
+    """Enough files that a kill lands in the middle."""
+    folder = tmp_path_factory.mktemp("many")
+    good = sorted((corpus / "videos").glob("clip-*"))
+    for index in range(NUM_VIDEOS):
+        source = good[index % len(good)]
+        shutil.copy(source, folder / f"{index:03d}{source.suffix}")
+    return folder
+
+
+def wait_for_parts(output: Path, num_parts: int, job: subprocess.Popen[str]) -> None:
+    """Wait until so many parts are committed."""
+    deadline = time.monotonic() + PATIENCE_S
+    while len(list(output.glob("*/captions/part-*"))) < num_parts:
+        assert job.poll() is None, "".join(job.communicate())[-3000:]
+        assert time.monotonic() < deadline, f"no {num_parts} parts in {PATIENCE_S:.0f} s"
+        time.sleep(0.02)
+
+
+def assert_each_video_once(output: Path) -> None:
+    captions = rows(dataset_folder(output), "captions")
+    assert len(captions) == NUM_VIDEOS
+    assert len({row["clip_id"] for row in captions}) == NUM_VIDEOS
+    assert len({row["source_uri"] for row in captions}) == NUM_VIDEOS
+
+
+def worker_pids(job: subprocess.Popen[str], name: str) -> list[int]:
+    """Ray workers below the job's process whose title holds ``name``."""
+    lines = subprocess.check_output(["ps", "-eo", "pid,ppid,args"], text=True).splitlines()[1:]
+    parents = {int(line.split()[0]): int(line.split()[1]) for line in lines}
+
+    def is_ours(pid: int) -> bool:
+        return pid == job.pid or (pid in parents and is_ours(parents[pid]))
+
+    titled = {int(line.split()[0]): line.split(maxsplit=2)[2] for line in lines}
+    return [pid for pid, title in titled.items() if f"({name})" in title and is_ours(pid)]
+
+
+@pytest.mark.parametrize("worker", ["Captioner", "VideoDecoder"])
+def test_worker_killed_in_the_middle(many_videos, write_config, tmp_path, worker):
+    job = start_job(
+        "--config", write_config(output={"uri": str(tmp_path / "out"), "rows_per_part": 1}),
+        "--input", many_videos,
+    )  # fmt: skip
+    wait_for_parts(tmp_path / "out", 3, job)
+    victims = worker_pids(job, worker)
+    assert victims, f"no {worker} process to kill"
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
+    output, errors = job.communicate(timeout=240)
+    assert job.returncode == 0, (output + errors)[-3000:]
+    assert_each_video_once(tmp_path / "out")
+
+
+@pytest.mark.parametrize("runner", ["local", "ray"])
+def test_driver_killed_in_the_middle(many_videos, write_config, tmp_path, runner):
+    arguments = (
+        "--config", write_config(output={"uri": str(tmp_path / "out"), "rows_per_part": 1}),
+        "--input", many_videos, "--runner", runner,
+    )  # fmt: skip
+    job = start_job(*arguments)
+    wait_for_parts(tmp_path / "out", 3, job)
+    os.killpg(job.pid, signal.SIGKILL)
+    job.communicate()
+    before = {row["clip_id"]: row for row in rows(dataset_folder(tmp_path / "out"), "captions")}
+    assert 3 <= len(before) < NUM_VIDEOS, "the kill did not land in the middle"
+
+    result = run_job(*arguments)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert_each_video_once(tmp_path / "out")
+    after = {row["clip_id"]: row for row in rows(dataset_folder(tmp_path / "out"), "captions")}
+    assert all(after[clip_id] == row for clip_id, row in before.items()), "done again"
+
+
+def test_node_lost_in_the_middle(many_videos, write_config, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={
+            "num_cpus": 0,
+            "object_store_memory": 100 << 20,
+            "include_dashboard": False,
+        },
+    )
+    try:
+        nodes = [cluster.add_node(num_cpus=1, object_store_memory=100 << 20) for _ in range(2)]
+        cluster.wait_for_nodes()
+        job = start_job(
+            "--config", write_config(
+                output={"uri": str(tmp_path / "out"), "rows_per_part": 1},
+                cluster={"num_decoders": 2, "decoder_cpus": 0.25, "num_captioners": 2,
+                         "captioner_cpus": 0.25},
+            ),
+            "--input", many_videos, "--address", cluster.address,
+        )  # fmt: skip
+        wait_for_parts(tmp_path / "out", 3, job)
+        cluster.remove_node(nodes[0], allow_graceful=False)
+        output, errors = job.communicate(timeout=240)
+        assert job.returncode == 0, (output + errors)[-3000:]
+    finally:
+        cluster.shutdown()
+    assert_each_video_once(tmp_path / "out")
