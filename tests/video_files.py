@@ -26,9 +26,7 @@ _QUIET = {
 }
 
 
-def picture(
-    index: int, height_px: int, width_px: int, noise: int = 0
-) -> npt.NDArray[np.uint8]:
+def picture(index: int, height_px: int, width_px: int, noise: int = 0) -> npt.NDArray[np.uint8]:
     """[height_px, width_px, 3] that spells ``index``; bit 0 is the field at the top left."""
     bits = np.array([index >> bit & 1 for bit in range(BOARD_ROWS * BOARD_COLUMNS)])
     board = np.where(bits.reshape(BOARD_ROWS, BOARD_COLUMNS), 230, 25)

@@ -29,6 +29,7 @@ _FORMATS = "mov,matroska,avi,ogg,mpegts,mpeg,flv,asf"
 _RESYNCHRONISING = frozenset({"matroska,webm", "ogg"})
 _COUNTS_PACKETS = frozenset({"avi", "mpeg", "ogg"})
 _CORRUPT_PACKET = "Packet corrupt"
+_CUT_OFF = "File ended prematurely"  # found by its times, and then called truncated
 
 
 class OpenVideo:
@@ -72,6 +73,7 @@ class OpenVideo:
             message.strip()
             for level, logger, message in self._logs
             if logger == name
+            and not message.startswith(_CUT_OFF)
             and (
                 message.startswith(_CORRUPT_PACKET)
                 or (name in _RESYNCHRONISING and level <= av.logging.ERROR)
@@ -141,22 +143,27 @@ def _open(source: Source, stage: Stage) -> InputContainer:
             source, mode="r", options={"format_whitelist": _FORMATS}, metadata_errors="replace"
         )
     except (av.error.InvalidDataError, av.error.ArgumentError, av.error.EOFError) as error:
-        # A file whose index at the end was cut off still begins like the container it was.
-        if _begins_like_mp4(source):
-            message = "an MP4 file without its index (moov): the end of the file is missing"
-            raise VideoError(VideoErrorCode.TRUNCATED, stage, message) from error
-        message = f"none of the containers {_FORMATS} recognises the bytes"
-        raise VideoError(VideoErrorCode.NOT_A_VIDEO, stage, message) from error
+        code, message = _why_not_opened(source)
+        raise VideoError(code, stage, message) from error
 
 
-def _begins_like_mp4(source: Source) -> bool:
+def _why_not_opened(source: Source) -> tuple[VideoErrorCode, str]:
+    """A container that is cut or damaged still begins like one."""
+    size_bytes = source_size_bytes(source)
     if isinstance(source, str):
         with open(source, "rb") as file:
             head = file.read(8)
     else:
-        source.seek(0)
         head = source.read(8)
-    return head[4:] == b"ftyp"
+    if head[4:] == b"ftyp":
+        message = "an MP4 file without its index (moov): the end of the file is missing"
+        return VideoErrorCode.TRUNCATED, message
+    if head[:4] == b"RIFF" and int.from_bytes(head[4:], "little") + 8 > size_bytes:
+        message = f"an AVI file of {int.from_bytes(head[4:], 'little') + 8} bytes has {size_bytes}"
+        return VideoErrorCode.TRUNCATED, message
+    if head.startswith((b"RIFF", b"\x1aE\xdf\xa3", b"OggS", b"FLV\x01")):
+        return VideoErrorCode.CORRUPT, "begins like a video container and then makes no sense"
+    return VideoErrorCode.NOT_A_VIDEO, f"none of the containers {_FORMATS} recognises the bytes"
 
 
 def _video_stream(container: InputContainer, stage: Stage) -> VideoStream:

@@ -11,21 +11,26 @@ from collections.abc import Callable
 
 from pipeline.config import FrameSizeConfig
 
+_MIN_SHARE = 1.05
+
 
 def frame_size(
     height_px: int, width_px: int, num_frames: int, config: FrameSizeConfig
 ) -> tuple[int, int]:
     """(height, width) in pixels of every frame of a clip of ``num_frames`` frames.
 
-    The frame's share of ``max_total_pixels`` lowers ``max_pixels`` but never below
-    ``min_pixels``: a clip with too many frames for the budget keeps readable frames.
-    ``fixed_px`` wins over everything.
+    A frame's share of ``max_total_pixels`` lowers ``max_pixels``, but not below ``min_pixels`` (and
+    Qwen's 5 % above): a clip of too many frames for the budget keeps readable frames. ``fixed_px``
+    wins over everything.
     """
     if config.fixed_px is not None:
         return config.fixed_px
-    share = config.max_total_pixels // max(num_frames, 1)
-    max_pixels = max(config.min_pixels, min(config.max_pixels, share))
-    return smart_resize(height_px, width_px, config.multiple_of_px, config.min_pixels, max_pixels)
+    multiple, min_pixels = config.multiple_of_px, config.min_pixels
+    share = max(config.max_total_pixels // num_frames, int(_MIN_SHARE * min_pixels))
+    max_pixels = min(config.max_pixels, share)
+    size = smart_resize(height_px, width_px, multiple, min_pixels, max_pixels)
+    # Rounding down can end below the minimum, which the processor would then correct.
+    return smart_resize(*size, multiple, min_pixels, config.max_pixels)
 
 
 def smart_resize(

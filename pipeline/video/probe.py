@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import av.error
 import numpy as np
-from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -87,7 +86,7 @@ def _count_packets(video: OpenVideo) -> tuple[VideoFrame, _Extent]:
             packets.add(packet)
             decoder.add(packet)
     first = decoder.require()
-    _check_end(video.container, end_s, packets.longest_gap_s())
+    _check_end(video, end_s, packets.longest_gap_s())
     return first, packets.extent()
 
 
@@ -175,14 +174,16 @@ def _check_bytes(stream: VideoStream, size_bytes: int) -> None:
         raise VideoError(VideoErrorCode.TRUNCATED, Stage.PROBE, message)
 
 
-def _check_end(container: InputContainer, end_s: float, longest_gap_s: float) -> None:
+def _check_end(video: OpenVideo, end_s: float, longest_gap_s: float) -> None:
+    container = video.container
     if container.format.name not in _STATES_DURATION or container.duration is None:
         return
-    start_s = (container.start_time or 0) / 1e6
     stated_s = container.duration / 1e6
     # The last picture may stay as long as any other did, and headers are rounded.
-    if end_s - start_s + max(_DURATION_SLACK_S, longest_gap_s) < stated_s:
-        message = f"the header says {stated_s:.2f} s, the data ends after {end_s - start_s:.2f} s"
+    if end_s + max(_DURATION_SLACK_S, longest_gap_s) < stated_s:
+        message = f"the header says {stated_s:.2f} s, the data ends at {end_s:.2f} s"
+        if damage := video.take_damage():
+            raise VideoError(VideoErrorCode.CORRUPT, Stage.PROBE, f"{message}; {damage}")
         raise VideoError(VideoErrorCode.TRUNCATED, Stage.PROBE, message)
 
 

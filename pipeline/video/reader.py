@@ -92,29 +92,40 @@ class FrameReader:
             target = max(wanted - back, beginning)
             if video.can_seek:
                 video.seek(target)
-            run = _Run(video, self._info, trusted_from, target == beginning or not video.can_seek)
-            if run.keyframe <= wanted or run.from_beginning:
-                return run
+            from_beginning = target == beginning or not video.can_seek
+            packets = video.packets()
+            first = _first_keyframe(packets, video)
+            if first is not None and (_ticks(first, video) <= wanted or from_beginning):
+                is_conclusive = from_beginning or trusted_from is not None
+                return _Run(video, self._info, first, packets, trusted_from, is_conclusive)
+            if from_beginning:
+                message = "no keyframe to begin at"
+                raise VideoError(VideoErrorCode.NO_FRAMES, Stage.DECODE, message)
             back = max(second, 2 * back)
 
 
 class _Run:
-    """Frames in display order from the first keyframe after a seek, with one looked ahead.
+    """Frames in display order from a keyframe (``first``), with one looked ahead.
 
     ``keyframe`` is where decoding began, in ticks. Frames and damage before ``trusted_from`` (the
-    keyframe, if not given) don't count: no wanted time is there.
+    keyframe, if not given) don't count: no wanted time is there. ``is_conclusive``: what is damaged
+    here is damaged, wherever decoding begins.
     """
 
     def __init__(
-        self, video: OpenVideo, info: VideoInfo, trusted_from: int | None, from_beginning: bool
+        self,
+        video: OpenVideo,
+        info: VideoInfo,
+        first: Packet,
+        packets: Iterator[Packet],
+        trusted_from: int | None,
+        is_conclusive: bool,
     ) -> None:
         self._video = video
         self._info = info
-        self._packets = video.packets()
-        self._first = self._first_keyframe()
-        self.keyframe = _ticks(self._first, video)
-        self.from_beginning = from_beginning
-        self.is_conclusive = from_beginning or trusted_from is not None
+        self._packets = chain([first], packets)
+        self.keyframe = _ticks(first, video)
+        self.is_conclusive = is_conclusive
         self._trusted_from = trusted_from if trusted_from is not None else self.keyframe
         self._pending: list[int] = []
         self._damage: VideoError | None = None
@@ -153,15 +164,9 @@ class _Run:
             self._check_lasts(ticks, frame, wanted)
         return ticks, frame
 
-    def _first_keyframe(self) -> Packet:
-        for packet in self._packets:
-            if packet.is_keyframe and packet.size and _has_ticks(packet, self._video):
-                return packet
-        raise self._error(VideoErrorCode.NO_FRAMES, "no keyframe to begin at")
-
     def frames(self) -> Iterator[tuple[int, VideoFrame]]:
         """(time in ticks, frame) of all from here; damage is noted, and raised by frame_at only."""
-        for packet in chain([self._first], self._packets):
+        for packet in self._packets:
             for frame in self._decode_packet(packet):
                 if self._video.has_pts:
                     ticks = frame.pts
@@ -224,6 +229,13 @@ class _Run:
 
     def _error(self, code: VideoErrorCode, message: str) -> VideoError:
         return VideoError(code, Stage.DECODE, message)
+
+
+def _first_keyframe(packets: Iterator[Packet], video: OpenVideo) -> Packet | None:
+    for packet in packets:
+        if packet.is_keyframe and packet.size and _has_ticks(packet, video):
+            return packet
+    return None
 
 
 def _keyframe_before(video: OpenVideo, ticks: int) -> float:
