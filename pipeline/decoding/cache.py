@@ -44,8 +44,9 @@ class SlotCache:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        # One position more than a row can hold: padding of ragged batches is written there. Zeros,
-        # because a masked-out entry still enters the product with weight 0, and 0 x NaN is NaN.
+        # One position more than a row can hold, for padding of ragged batches that falls beyond the
+        # end (before the end it is overwritten by what comes next). Zeros, because a masked-out
+        # entry still enters the product with weight 0, and 0 x NaN is NaN.
         shape = (num_slots, num_heads, max_length + 1, head_size)
         self._keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
         self._values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
@@ -86,14 +87,12 @@ class SlotCache:
             ones = torch.ones(1, 1, widest, read_length, dtype=torch.bool, device=self._device)
             return ones.tril(lengths[0])
         starts = torch.tensor(lengths, device=self._device)[:, None]
-        counts = torch.tensor(num_new, device=self._device)[:, None]
-        steps = torch.arange(widest, device=self._device)
-        positions = starts + steps
+        positions = starts + torch.arange(widest, device=self._device)
         slot_ids = torch.tensor(slots, device=self._device)
         self._window = _Window(
             rows=_as_slice(slots) or slot_ids,
             write_rows=slot_ids[:, None],
-            write_at=torch.where(steps < counts, positions, self._max_length),
+            write_at=positions.clamp(max=self._max_length),
             read_length=read_length,
         )
         if widest == 1 and min(lengths) == max(lengths):

@@ -9,12 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import httpx
 
 from pipeline.config import ModelConfig
 from pipeline.models.errors import ModelLoadError
@@ -43,12 +46,13 @@ def find_checkpoint(config: ModelConfig) -> Checkpoint:
     is not the configured revision is refused. Raises ModelLoadError.
     """
     path = Path(config.name).expanduser()
+    revision: str | None = None
     if path.is_dir():
-        folder, revision = path, None
-    elif path.exists() or config.name.startswith(("/", "./", "../", "~")):
-        raise ModelLoadError(f"{config.name}: no such folder; name a folder or a hub model")
+        folder = path
     else:
-        folder, revision = _download(config.name, config.revision)
+        _refuse_missing_folder(config.name)
+        revision = _commit_of(config.name, config.revision)
+        folder = _download(config.name, revision)
     model_config = _check_files(config.name, folder)
     if revision is None:
         revision = folder_digest(folder)
@@ -58,6 +62,20 @@ def find_checkpoint(config: ModelConfig) -> Checkpoint:
                 f"{config.revision}; remove the revision or restore the folder"
             )
     return Checkpoint(config.name, folder, revision, model_config.get("model_type"))
+
+
+def pin_revision(config: ModelConfig) -> ModelConfig:
+    """The same model at the commit, or with the folder's content, that it has now.
+
+    Reads no weights from the hub: a driver pins what its workers will load. Raises ModelLoadError.
+    """
+    folder = Path(config.name).expanduser()
+    if folder.is_dir():
+        revision = find_checkpoint(config).revision
+    else:
+        _refuse_missing_folder(config.name)
+        revision = _commit_of(config.name, config.revision)
+    return config.model_copy(update={"revision": revision})
 
 
 def folder_digest(folder: Path) -> str:
@@ -70,24 +88,41 @@ def folder_digest(folder: Path) -> str:
     return f"sha256:{digest.hexdigest()[:40]}"
 
 
-def _download(name: str, revision: str | None) -> tuple[Path, str]:
-    """A snapshot of a hub model at one commit; a full commit id needs no network if cached."""
-    try:
-        commit = revision
-        if commit is None or not _COMMIT.fullmatch(commit):
-            commit = huggingface_hub.HfApi().model_info(name, revision=revision).sha
-        folder = huggingface_hub.snapshot_download(
-            name, revision=commit, allow_patterns=list(_FILES)
+def _refuse_missing_folder(name: str) -> None:
+    """A path is never taken for the name of a hub model."""
+    if Path(name).expanduser().exists() or name.startswith(("/", "./", "../", "~")):
+        raise ModelLoadError(f"{name}: no such folder; name a folder or a hub model")
+
+
+def _commit_of(name: str, revision: str | None) -> str:
+    """The commit that a branch or tag of a hub model names; a full commit id needs no network."""
+    if revision is not None and _COMMIT.fullmatch(revision):
+        return revision
+    with _hub_errors(name, revision):
+        commit = huggingface_hub.HfApi().model_info(name, revision=revision).sha
+    if commit is None:
+        raise ModelLoadError(f"{name}: the hub names no commit for revision {revision}")
+    return commit
+
+
+def _download(name: str, commit: str) -> Path:
+    """A snapshot of a hub model at one commit; needs no network if it is in the cache."""
+    with _hub_errors(name, commit):
+        return Path(
+            huggingface_hub.snapshot_download(name, revision=commit, allow_patterns=list(_FILES))
         )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+
+
+@contextmanager
+def _hub_errors(name: str, revision: str | None) -> Iterator[None]:
+    try:
+        yield
+    except (httpx.HTTPError, OSError, HFValidationError) as error:
         at = f" at revision {revision}" if revision else ""
         raise ModelLoadError(
             f"{name}{at}: neither a folder here nor reachable on the hub ({error}); check the "
             "name, the network and HF_TOKEN, or give a local folder or a full commit id in cache"
         ) from error
-    if commit is None:
-        raise ModelLoadError(f"{name}: the hub names no commit for revision {revision}")
-    return Path(folder), commit
 
 
 def _check_files(name: str, folder: Path) -> dict[str, Any]:

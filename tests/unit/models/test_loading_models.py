@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from huggingface_hub.errors import OfflineModeIsEnabled
+from huggingface_hub.utils import httpx
 from safetensors.torch import load_file, save_file
 
 from pipeline.config import ModelConfig, ModelsConfig
@@ -85,10 +86,11 @@ class TestRevision:
         load("some/model", revision=COMMIT)
         assert calls == [("download", "some/model", COMMIT)]
 
-    def test_an_unreachable_hub(self, monkeypatch):
+    @pytest.mark.parametrize("error", [OfflineModeIsEnabled, httpx.ConnectError])
+    def test_an_unreachable_hub(self, monkeypatch, error):
         class Hub:
             def model_info(self, name, revision):
-                raise OfflineModeIsEnabled("offline")
+                raise error("offline")
 
         monkeypatch.setattr(checkpoint.huggingface_hub, "HfApi", Hub)
         with pytest.raises(ModelLoadError, match=r"some/model at revision main.*local folder"):
