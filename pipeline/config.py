@@ -6,9 +6,10 @@ Field descriptions are the reference documentation; units are in the names.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
@@ -17,12 +18,29 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+def _plain_url(url: str) -> str:
+    """Refuse what could not work, and credentials where they would end up in logs."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("not an http:// or https:// URL")
+    if parts.username or parts.password:
+        raise ValueError("credentials do not belong into a URL; they come from the default chain")
+    return url
+
+
+def _suffixes(suffixes: tuple[str, ...]) -> tuple[str, ...]:
+    for suffix in suffixes:
+        if not suffix.startswith(".") or suffix != suffix.lower():
+            raise ValueError(f"{suffix!r} is not a lower-case suffix with its dot, like '.mp4'")
+    return suffixes
+
+
 class InputConfig(Section):
     """Which videos."""
 
     uri: str
     """A folder, an `s3://bucket/prefix`, or a manifest (Parquet, CSV, JSONL: column `uri`)."""
-    extensions: tuple[str, ...] = (
+    extensions: Annotated[tuple[str, ...], AfterValidator(_suffixes)] = (
         ".mp4",
         ".mov",
         ".m4v",
@@ -56,7 +74,7 @@ class OutputConfig(Section):
 class StorageConfig(Section):
     """How to reach S3 (credentials come from the default chain, never from here)."""
 
-    endpoint_url: str | None = None
+    endpoint_url: Annotated[str, AfterValidator(_plain_url)] | None = None
     """URL of an S3-compatible server; None is AWS, or what AWS_ENDPOINT_URL says."""
     region: str | None = None
     """None takes the default chain's."""
@@ -116,8 +134,14 @@ class FrameSizeConfig(Section):
     """Most pixels of a frame."""
     max_total_pixels: int = Field(default=24_576 * 28 * 28, ge=1)
     """Most pixels of all frames of a clip together; more frames, smaller frames."""
-    fixed_px: tuple[int, int] | None = None
+    fixed_px: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
     """Exact (height, width) instead of the budget, for models with one input size."""
+
+    @model_validator(mode="after")
+    def _bounds_are_ordered(self) -> Self:
+        if self.fixed_px is None and self.min_pixels > self.max_pixels:
+            raise ValueError(f"min_pixels {self.min_pixels} > max_pixels {self.max_pixels}")
+        return self
 
 
 class DecodeLimits(Section):
@@ -239,3 +263,12 @@ class RunConfig(Section):
     speculation: SpeculationConfig = SpeculationConfig()
     failures: FailureBudget = FailureBudget()
     cluster: ClusterConfig = ClusterConfig()
+
+    @model_validator(mode="after")
+    def _speculation_has_a_draft(self) -> Self:
+        if self.speculation.method is not SpeculationMethod.NONE and self.models.draft is None:
+            raise ValueError(
+                f"speculation.method = {self.speculation.method.value} needs a draft model: "
+                "set models.draft.name (--draft-model), or speculation.method = none"
+            )
+        return self

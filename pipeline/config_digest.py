@@ -1,0 +1,76 @@
+"""What a config means for the captions (its digest), and how it is shown (without secrets)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import PurePath
+from typing import Any
+
+import yaml
+
+from pipeline.config import ModelConfig, RunConfig
+
+_DIGEST_BYTES = 8
+_USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")
+_SECRET_QUERY = re.compile(
+    r"([?&;](?:x-amz-(?:signature|credential|security-token)|signature|sig|awsaccesskeyid"
+    r"|access_token|token|api_?key|password|secret)=)[^&;\s]+",
+    re.IGNORECASE,
+)
+_MASK = "***"
+
+
+def config_digest(config: RunConfig) -> str:
+    """16 hex digits of everything that changes captions or their statistics.
+
+    In: video (but its limits), models (name, revision, dtype), prompt, generation (but
+    ``max_num_seqs``), speculation. Out: where data comes from and goes to, how failures are judged,
+    and what only makes a run faster or safer, so that tuning never captions a corpus again.
+    Pin the models' revisions before: a branch name digests as a name. A model folder that has a
+    revision (its content) counts by its last name, so that a data set does not depend on where the
+    project was checked out.
+    """
+    models = config.models
+    meaning = {
+        "video": config.video.model_dump(mode="json", exclude={"limits"}),
+        "target": _model_meaning(models.target),
+        "draft": _model_meaning(models.draft) if models.draft else None,
+        "prompt": config.prompt.model_dump(mode="json"),
+        "generation": config.generation.model_dump(mode="json", exclude={"max_num_seqs"}),
+        "speculation": config.speculation.model_dump(mode="json"),
+    }
+    canonical = json.dumps(meaning, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.blake2b(canonical.encode(), digest_size=_DIGEST_BYTES).hexdigest()
+
+
+def _model_meaning(model: ModelConfig) -> dict[str, Any]:
+    path = PurePath(model.name)
+    is_folder = path.is_absolute() and model.revision is not None
+    return {
+        "name": path.name if is_folder else model.name,
+        "revision": model.revision,
+        "dtype": model.dtype,
+    }
+
+
+def dump_config(config: RunConfig) -> str:
+    """The resolved config as YAML that loads again, with secrets masked."""
+    plain = config.model_dump(mode="json")
+    return yaml.safe_dump(_masked(plain), sort_keys=False, allow_unicode=True)
+
+
+def mask_secrets(text: str) -> str:
+    """Hide ``user:password@`` and signed or secret query values of URLs in any text."""
+    return _SECRET_QUERY.sub(rf"\1{_MASK}", _USER_INFO.sub(f"{_MASK}@", text))
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, str):
+        return mask_secrets(value)
+    if isinstance(value, dict):
+        return {key: _masked(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_masked(item) for item in value]
+    return value

@@ -1,0 +1,124 @@
+"""The digest names data sets: it must neither drift nor miss a change of meaning."""
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.config import RunConfig
+from pipeline.config_digest import config_digest, dump_config, mask_secrets
+
+VALUES: dict[str, Any] = {
+    "input": {"uri": "s3://corpus/videos"},
+    "output": {"uri": "s3://corpus/captions"},
+    "models": {
+        "target": {"name": "org/big", "revision": "0123abc", "dtype": "bfloat16"},
+        "draft": {"name": "org/small", "revision": "4567def", "dtype": "float32"},
+    },
+    "prompt": {"id": "p", "text": "What happens? Ünïcödé."},
+}
+
+
+def config(**changes: Any) -> RunConfig:
+    """The fixed config with dotted keys changed (``__`` for a dot)."""
+    plain = RunConfig.model_validate(VALUES).model_dump()
+    for key, value in changes.items():
+        *sections, name = key.split("__")
+        target = plain
+        for section in sections:
+            target = target[section]
+        target[name] = value
+    return RunConfig.model_validate(plain)
+
+
+def test_golden_value() -> None:
+    """If this fails, every existing data set starts again from nothing: is that meant?"""
+    assert config_digest(config()) == "e379137a5c50c799"
+
+
+def test_it_does_not_depend_on_key_order_or_process() -> None:
+    """Python's hash seed and the order of a YAML file are no meaning."""
+    shuffled = {key: VALUES[key] for key in reversed(VALUES)}
+    assert config_digest(RunConfig.model_validate(shuffled)) == config_digest(config())
+    program = (
+        "import sys; from pipeline.config import RunConfig; "
+        "from pipeline.config_digest import config_digest; "
+        "print(config_digest(RunConfig.model_validate_json(sys.stdin.read())))"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", program],
+        input=config().model_dump_json(),
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONHASHSEED": "77", "PYTHONPATH": ":".join(sys.path)},
+    )
+    assert child.stdout.strip() == config_digest(config())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("video__sampling__num_frames", 32),
+        ("video__frame_size__fixed_px", (60, 60)),
+        ("models__target__revision", "fff"),
+        ("models__target__dtype", "float32"),
+        ("models__draft__name", "org/other"),
+        ("prompt__text", "Why?"),
+        ("generation__max_tokens", 9),
+        ("speculation__num_speculative_tokens", 9),
+    ],
+)
+def test_what_changes_captions_changes_it(key: str, value: Any) -> None:
+    """Otherwise captions of two meanings would mix in one data set."""
+    assert config_digest(config(**{key: value})) != config_digest(config())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("input__uri", "elsewhere"),
+        ("input__limit", 3),
+        ("output__rows_per_part", 3),
+        ("storage__max_attempts", 9),
+        ("cluster__num_decoders", 9),
+        ("failures__max_share", 0.5),
+        ("models__device", "cpu"),
+        ("models__num_threads", 3),
+        ("generation__max_num_seqs", 3),
+        ("video__limits__timeout_s", 5.0),
+    ],
+)
+def test_what_only_changes_the_run_does_not(key: str, value: Any) -> None:
+    """Otherwise a bigger cluster would caption everything again."""
+    assert config_digest(config(**{key: value})) == config_digest(config())
+
+
+def test_a_model_folder_counts_by_content() -> None:
+    """Two checkouts of the same pair write one data set, another content another."""
+    here = config(models__target__name="/home/a/pair/target")
+    there = config(models__target__name="/srv/b/pair/target")
+    assert config_digest(here) == config_digest(there)
+    unresolved = config(models__target__name="/srv/b/pair/target", models__target__revision=None)
+    assert config_digest(unresolved) != config_digest(there)
+
+
+def test_the_dump_loads_again_and_masks_secrets() -> None:
+    """The run folder's config.yaml is for people: complete, and without signatures."""
+    signed = "https://u:pw@host/m.csv?X-Amz-Signature=abc123&x=1&X-Amz-Credential=AKIA%2F1"
+    text = dump_config(config(input__uri=signed))
+    for secret in ("pw", "abc123", "AKIA"):
+        assert secret not in text
+    loaded = yaml.safe_load(text)
+    assert loaded["input"]["uri"] == (
+        "https://***@host/m.csv?X-Amz-Signature=***&x=1&X-Amz-Credential=***"
+    )
+    assert yaml.safe_load(dump_config(config())) == config().model_dump(mode="json")
+
+
+def test_masking_leaves_other_text_alone() -> None:
+    """Keys with @ and ? are names, not secrets."""
+    for text in ("s3://bucket/a@b/c?d=e.mp4", "/videos/me@home.mp4", "tokens=5"):
+        assert mask_secrets(text) == text
