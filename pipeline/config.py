@@ -24,7 +24,7 @@ def _plain_url(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("not an http:// or https:// URL")
     if parts.username or parts.password:
-        raise ValueError("credentials do not belong into a URL; they come from the default chain")
+        raise ValueError("credentials do not belong in a URL; they come from the default chain")
     return url
 
 

@@ -47,7 +47,7 @@ def config_digest(config: RunConfig) -> str:
 
 def _model_meaning(model: ModelConfig) -> dict[str, Any]:
     path = PurePath(model.name)
-    is_folder = path.is_absolute() and model.revision is not None
+    is_folder = model.name.startswith(("/", "./", "../")) and model.revision is not None
     return {
         "name": path.name if is_folder else model.name,
         "revision": model.revision,

@@ -146,10 +146,11 @@ def summarize_plain(compared: Sequence[tuple[DecodingStats, PlainComparison]]) -
         ],
         dtype=np.float64,
     )
-    picks = np.random.default_rng(_SEED).integers(
-        len(columns), size=(_NUM_RESAMPLES, len(columns)), dtype=np.int32
-    )
-    resampled = [speed_up(columns[pick]) for pick in picks]
+    rng = np.random.default_rng(_SEED)
+    resampled = [
+        speed_up(columns[rng.integers(len(columns), size=len(columns))])
+        for _ in range(_NUM_RESAMPLES)
+    ]
     low, high = np.quantile(resampled, [0.025, 0.975])
     return PlainSummary(
         num_clips=len(compared),

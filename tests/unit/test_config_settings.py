@@ -6,6 +6,8 @@ import pytest
 
 from pipeline.config import SpeculationMethod
 from pipeline.config_errors import ConfigError
+from pipeline.reference_pair.architecture import DESCRIBE_PROMPTS
+from pipeline.reference_pair.frames import VIDEO_CONFIG
 from pipeline.settings import (
     PROJECT_ROOT,
     SHORT_FLAGS,
@@ -47,6 +49,14 @@ def test_the_reference_recipe_names_the_embedded_pair() -> None:
     config = load_run_config(NEEDED)
     assert config.models.target.name == str(PROJECT_ROOT / "assets/reference_pair/target")
     assert config.video.frame_size.fixed_px == (60, 60)
+
+
+def test_the_reference_recipe_asks_what_the_pair_was_trained_on() -> None:
+    """Other frames or another prompt than in training would make a good pair look bad."""
+    config = load_run_config(NEEDED)
+    assert config.video == VIDEO_CONFIG
+    assert config.prompt.text == DESCRIBE_PROMPTS[0]
+    assert config.prompt.system is None
 
 
 def test_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
