@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import ray.data
+from ray.exceptions import RayTaskError
 
 from actors import wire
 from actors.captioner import Captioner
@@ -51,9 +52,16 @@ def caption_on_ray(
             num_gpus=cluster.captioner_gpus or None,
         )
     )
-    # A block is one call's output here: it reaches the committer as soon as it exists.
-    for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        yield from wire.unpack(table)
+    try:
+        # A block is one call's output here: it reaches the committer as soon as it exists.
+        for table in dataset.iter_batches(
+            batch_size=None, batch_format="pyarrow", prefetch_batches=0
+        ):
+            yield from wire.unpack(table)
+    except RayTaskError as error:
+        if isinstance(error.cause, Exception):
+            raise error.cause from error  # what the stage raised, as the local runner would
+        raise
 
 
 def _blocks(videos: Sequence[PlannedVideo]) -> Iterator[Sequence[PlannedVideo]]:

@@ -14,6 +14,8 @@ from pipeline.config import RunConfig
 from pipeline.dataset.catalog import PlannedVideo, plan_videos
 from pipeline.dataset.commit import Committer
 from pipeline.dataset.layout import Layout
+from pipeline.dataset.parts import list_parts, read_done
+from pipeline.dataset.run_folder import write_end, write_start
 from pipeline.dataset.schema import RunLabels, caption_row, failure_row
 from pipeline.dataset.summary import RunSummary, SummaryBuilder
 from pipeline.progress import Progress
@@ -41,21 +43,34 @@ class RunRequest:
         return Layout.of(self.config.output.uri, self.config_digest)
 
 
+def plan_run(request: RunRequest) -> Iterator[PlannedVideo]:
+    """The videos that the run would caption; writes nothing. Raises StorageError, ManifestError."""
+    config, layout = request.config, request.layout
+    storage = storage_for(layout.uri, config.storage)
+    done = read_done(storage, layout, list_parts(storage, layout))
+    return plan_videos(config, done)
+
+
 def run_corpus(
     request: RunRequest, runner: Runner, print_line: Callable[[str], None]
 ) -> RunSummary:
     """Caption what is not done yet and commit it. Nothing to do is a run too.
 
     What was committed stays, whatever is raised: a run by the same config goes on from there.
-    Raises CommitError, StorageError, and what the runner raises.
+    Raises CommitError, StorageError, ManifestError, and what the runner raises.
     """
     config, layout = request.config, request.layout
     labels = RunLabels.of(config, request.config_digest, request.run_id)
     summary = SummaryBuilder()
     storage = storage_for(layout.uri, config.storage)
     with Committer(storage, layout, config.output, request.run_id, request.resume) as committer:
+        write_start(storage, layout, request.run_id, config)
         videos = list(plan_videos(config, committer.done))
-        print_line(f"{len(videos)} videos to caption into {layout.uri}")
+        print_line(
+            f"{len(videos)} videos to caption into {layout.uri}"
+            if videos
+            else f"nothing to do: every video of {config.input.uri} is in {layout.uri}"
+        )
         progress = Progress(len(videos), print_line)
         done_before = {
             planned.video.video_id: len(planned.done_clip_ids)
@@ -71,7 +86,9 @@ def run_corpus(
                 progress.add(outcome, done_before.get(video.video_id, 0))
     if videos:
         progress.print()
-    return summary.build(elapsed_s=progress.count().elapsed_s)
+    result = summary.build(elapsed_s=progress.count().elapsed_s)
+    write_end(storage, layout, request.run_id, result)
+    return result
 
 
 def caption_locally(

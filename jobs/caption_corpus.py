@@ -1,0 +1,130 @@
+"""Caption the videos of a bucket, a folder or a manifest into a Parquet data set.
+
+    ray job submit --working-dir . -- python jobs/caption_corpus.py \\
+        --recipe qwen2.5-vl-32b --input s3://bucket/videos --output s3://bucket/captions
+
+Run it again to go on where it ended, or to caption what is new. Exit codes: 0 done; 1 the run
+failed (what was committed stays); 2 the configuration is wrong; 3 done, but with more failures
+than the budget allows. The last line on stdout is the summary as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from pipeline.config import FailureBudget, RunConfig
+from pipeline.config_digest import config_digest, mask_secrets
+from pipeline.config_errors import ConfigError
+from pipeline.dataset.commit import CommitError
+from pipeline.dataset.manifest import ManifestError
+from pipeline.dataset.summary import RunSummary
+from pipeline.models.checkpoint import pin_revision
+from pipeline.models.errors import ModelLoadError, PairError
+from pipeline.report.summary_table import summary_table
+from pipeline.run import Runner, RunRequest, caption_locally, new_run_id, plan_run, run_corpus
+from pipeline.settings import JobOptions, parse_command_line
+from pipeline.storage import StorageError
+
+EXIT_DONE, EXIT_FAILED, EXIT_CONFIG, EXIT_OVER_BUDGET = 0, 1, 2, 3
+
+EXPECTED_ERRORS = (StorageError, ManifestError, CommitError, ModelLoadError, PairError)
+"""What a person can mend: told in one line. Anything else is ours, and shows its traceback."""
+
+
+def main(argv: list[str]) -> int:
+    """Run the job; returns the exit code."""
+    try:
+        command = parse_command_line(argv)
+    except ConfigError as error:
+        return _fail(error, EXIT_CONFIG)
+    options = command.options
+    try:
+        request = _request(command.config, options)
+        if options.dry_run:
+            return _dry_run(request, options)
+        summary = run_corpus(request, _runner(options), lambda line: _print(line, options))
+    except EXPECTED_ERRORS as error:
+        return _fail(error, EXIT_FAILED)
+    if options.log_format == "text":
+        print(summary_table(summary, mask_secrets(request.layout.uri)))
+    _print_json(request, summary.as_json())
+    return _judge(summary, request.config.failures)
+
+
+def _request(config: RunConfig, options: JobOptions) -> RunRequest:
+    """Pin the models, so that the digest says exactly what captions."""
+    models = config.models
+    pinned = models.model_copy(
+        update={
+            "target": pin_revision(models.target),
+            "draft": pin_revision(models.draft) if models.draft else None,
+        }
+    )
+    config = config.model_copy(update={"models": pinned})
+    return RunRequest(config, config_digest(config), options.run_id or new_run_id(), options.resume)
+
+
+def _runner(options: JobOptions) -> Runner:
+    if options.runner == "local":
+        return caption_locally
+    import ray  # not at the top: the local runner needs no Ray
+
+    from actors.corpus_run import caption_on_ray
+
+    ray.init(address=options.address, log_to_driver=False, logging_level=logging.WARNING)
+    return caption_on_ray
+
+
+def _dry_run(request: RunRequest, options: JobOptions) -> int:
+    num_videos = num_bytes = 0
+    for planned in plan_run(request):
+        num_videos += 1
+        num_bytes += planned.video.size_bytes
+    _print(
+        f"would caption {num_videos} videos ({num_bytes / 1e9:.3f} GB) "
+        f"of {request.config.input.uri} into {request.layout.uri}",
+        options,
+    )
+    _print_json(request, {"num_videos": num_videos, "num_bytes": num_bytes})
+    return EXIT_DONE
+
+
+def _judge(summary: RunSummary, budget: FailureBudget) -> int:
+    """Exit code 3 if there were more failures than the budget allows."""
+    too_many = budget.max_count is not None and summary.num_failures > budget.max_count
+    if not too_many and summary.failure_share <= budget.max_share:
+        return EXIT_DONE
+    print(
+        f"{summary.num_failures} of {summary.num_clips} clips failed, more than the budget "
+        f"(failures.max_share {budget.max_share:g}, max_count {budget.max_count}); "
+        "see the failures table for the causes",
+        file=sys.stderr,
+    )
+    return EXIT_OVER_BUDGET
+
+
+def _print(line: str, options: JobOptions) -> None:
+    line = mask_secrets(line)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    print(
+        json.dumps({"time": now, "message": line}) if options.log_format == "json" else line,
+        flush=True,
+    )
+
+
+def _print_json(request: RunRequest, values: dict[str, Any]) -> None:
+    identity = {"run_id": request.run_id, "dataset": mask_secrets(request.layout.uri)}
+    print(json.dumps(identity | values), flush=True)
+
+
+def _fail(error: Exception, exit_code: int) -> int:
+    print(f"error: {mask_secrets(str(error))}", file=sys.stderr)
+    return exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
