@@ -17,12 +17,13 @@ import numpy.typing as npt
 BOARD_ROWS, BOARD_COLUMNS = 2, 4
 MAX_INDEX = 2 ** (BOARD_ROWS * BOARD_COLUMNS) - 1
 
-_QUIET = {
+_QUICK_AND_QUIET = {
     "libx265": {"x265-params": "log-level=none"},
     "libsvtav1": {"preset": "12"},
     "libx264": {"preset": "ultrafast", "bf": "0"},
-    "libvpx": {"deadline": "realtime", "cpu-used": "8"},
-    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"},
+    # not "realtime": its pictures depend on how busy the machine is
+    "libvpx": {"deadline": "good", "cpu-used": "5"},
+    "libvpx-vp9": {"deadline": "good", "cpu-used": "5"},
 }
 
 
@@ -80,7 +81,7 @@ def write_video(
     """
     with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream(codec, rate=fps)
-        stream.options = _QUIET.get(codec, {}) | (codec_options or {})
+        stream.options = _QUICK_AND_QUIET.get(codec, {}) | (codec_options or {})
         stream.width, stream.height, stream.pix_fmt = width_px, height_px, "yuv420p"
         stream.gop_size = gop
         if num_b_frames:

@@ -29,8 +29,8 @@ from pipeline.records import Stage, VideoInfo
 from pipeline.video.container import OpenVideo
 from pipeline.video.errors import VideoError, VideoErrorCode
 
-SEEK_COST_FRAMES = 8.0
-"""What a seek costs in decoded frames: flushing, refilling the reorder buffer, a range read."""
+SEEK_COST_FRAMES = 10.0
+"""What a seek costs in decoded frames (flush, fill the reorder buffer again): measured 6 to 14."""
 
 _UNINDEXED_GOP_S = 5.0
 """Assumed distance of keyframes where the container has no index (MPEG-TS, Ogg)."""

@@ -148,7 +148,7 @@ def test_a_source_that_hangs_is_killed_in_time(video):
         start = time.monotonic()
         with pytest.raises(VideoError, match="timeout_s") as caught:
             decoder.plan(stuck)
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 10
         assert (caught.value.code, caught.value.stage) == (VideoErrorCode.TIMEOUT, Stage.PROBE)
         assert not is_running(pid)
         plan = decoder.plan(video)  # by a new process
