@@ -226,3 +226,4 @@ def save_pair_member(
     """Write a folder that `from_pretrained` loads: bf16 weights, config, tokenizer, processor."""
     copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder)
     build_processor(tokenizer).save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)  # written readable by its owner only

@@ -6,11 +6,12 @@ resumed goes through the same states as one that was not.
 
 from __future__ import annotations
 
+import json
 import math
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -50,8 +51,7 @@ class Stage:
     shape: ModelShape
     task: Task
     parent: str | None
-    """The stage whose weights this one starts from; a different shape is grown or keeps what
-    fits."""
+    """The stage whose weights this one starts from; a larger shape is grown from them."""
     steps: int
     batch: int
     peak_lr: float
@@ -63,11 +63,11 @@ STAGES = {
     stage.name: stage
     for stage in (
         Stage("look", BASE_SHAPE, Task.LOOK, None, 1600, 32, 1.5e-3, FIRST_CLIPS),
-        Stage("target-list", BASE_SHAPE, Task.LIST, "look", 700, 32, 1e-3),
-        Stage("target-base", BASE_SHAPE, Task.DESCRIBE, "target-list", 800, 32, 1e-3),
-        Stage("target", TARGET_SHAPE, Task.DESCRIBE, "target-base", 800, 16, 3e-4),
-        Stage("draft-list", DRAFT_SHAPE, Task.LIST, "look", 600, 32, 2e-3),
-        Stage("draft", DRAFT_SHAPE, Task.DESCRIBE, "draft-list", 1500, 32, 2e-3),
+        Stage("target-list", BASE_SHAPE, Task.LIST, "look", 450, 32, 1e-3),
+        Stage("target-base", BASE_SHAPE, Task.DESCRIBE, "target-list", 700, 32, 1e-3),
+        Stage("target", TARGET_SHAPE, Task.DESCRIBE, "target-base", 600, 16, 3e-4),
+        Stage("draft-list", DRAFT_SHAPE, Task.LIST, "look", 500, 32, 2e-3),
+        Stage("draft", DRAFT_SHAPE, Task.DESCRIBE, "draft-list", 1200, 32, 2e-3),
     )
 }
 
@@ -75,6 +75,15 @@ STAGES = {
 def scaled(stage: Stage, factor: float) -> Stage:
     """The same stage with `factor` times the steps (at least one)."""
     return replace(stage, steps=max(1, round(stage.steps * factor)))
+
+
+@dataclass(frozen=True, slots=True)
+class StageCost:
+    """What a finished stage took."""
+
+    steps: int
+    clips: int
+    cpu_minutes: float
 
 
 class Trainer:
@@ -95,6 +104,8 @@ class Trainer:
         """
         self.stage = stage
         self.step = 0
+        self.cpu_s = 0.0
+        """CPU time that this stage has taken so far, over all restarts."""
         self._pool = pool
         self._tokenizer = tokenizer
         self._folder = folder
@@ -117,6 +128,7 @@ class Trainer:
 
     def train_step(self) -> Lesson:
         """Take the next step."""
+        started_s = time.process_time()
         rng = np.random.default_rng([*self._entropy, self.step])
         chosen = rng.integers(min(self.stage.num_clips, len(self._pool)), size=self.stage.batch)
         clips = [self._pool[int(index)] for index in chosen]
@@ -138,6 +150,7 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
         self._optimizer.step()
         self.step += 1
+        self.cpu_s += time.process_time() - started_s
         return lesson
 
     def save_progress(self) -> None:
@@ -145,6 +158,7 @@ class Trainer:
         _save_aside(
             {
                 "step": self.step,
+                "cpu_s": self.cpu_s,
                 "modules": [module.state_dict() for module in self._modules],
                 "optimizer": self._optimizer.state_dict(),
             },
@@ -156,10 +170,12 @@ class Trainer:
         for module, weights in zip(self._modules, state["modules"]):
             module.load_state_dict(weights)
         self._optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"]
+        self.step, self.cpu_s = state["step"], state["cpu_s"]
 
     def finish(self) -> None:
-        """Write the final weights, and drop the progress."""
+        """Write the final weights and what they cost, and drop the progress."""
+        cost = StageCost(self.step, self.step * self.stage.batch, self.cpu_s / 60)
+        cost_path(self._folder, self.stage.name).write_text(json.dumps(asdict(cost)))
         _save_aside(self.model.state_dict(), weights_path(self._folder, self.stage.name))
         self._progress_path.unlink(missing_ok=True)
 
@@ -177,6 +193,11 @@ def weights_path(folder: Path, stage_name: str) -> Path:
     return folder / f"{stage_name}.weights.pt"
 
 
+def cost_path(folder: Path, stage_name: str) -> Path:
+    """Where a finished stage leaves its `StageCost`, as JSON."""
+    return folder / f"{stage_name}.cost.json"
+
+
 def load_stage(folder: Path, stage: Stage) -> Qwen2_5_VLForConditionalGeneration:
     """The model that a finished stage left; FileNotFoundError if it is not finished."""
     model = build_model(stage.shape)
@@ -191,10 +212,16 @@ def _initial_model(stage: Stage, folder: Path) -> Qwen2_5_VLForConditionalGenera
     parent = load_stage(folder, parent_stage)
     if parent_stage.shape == stage.shape:
         return parent
-    if stage.task is Task.DESCRIBE:
-        return grow(parent, parent_stage.shape, stage.shape)
-    # Another language model starts here: only the vision tower fits, bar its last projection.
-    model = build_model(stage.shape)
+    if parent_stage.task is Task.LOOK:
+        return _with_tower_of(parent, stage.shape)
+    return grow(parent, parent_stage.shape, stage.shape)
+
+
+def _with_tower_of(
+    parent: Qwen2_5_VLForConditionalGeneration, shape: ModelShape
+) -> Qwen2_5_VLForConditionalGeneration:
+    """A new model of `shape` that sees as `parent` does: all of the tower that fits its width."""
+    model = build_model(shape)
     tower = model.model.visual.state_dict()
     fitting = {
         name: weight

@@ -66,7 +66,7 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Median seconds of one decoding step, batch 1, one thread, fp32, after 100 tokens."""
+    """Median seconds of a step at batch 1, on one thread, in fp32, at about 100 tokens."""
 
     draft_step_s: float
     target_step_s: float
@@ -229,13 +229,14 @@ def _latency(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        steps = [
-            _step_s(model, inputs, width)
-            for model, width in ((draft, 1), (target, 1), (target, verify_width))
-        ]
+        return Latency(
+            draft_step_s=_step_s(draft, inputs, 1),
+            target_step_s=_step_s(target, inputs, 1),
+            target_verify_s=_step_s(target, inputs, verify_width),
+            verify_width=verify_width,
+        )
     finally:
         torch.set_num_threads(threads)
-    return Latency(*steps, verify_width=verify_width)
 
 
 def _step_s(
