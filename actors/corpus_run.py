@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 
 import ray.data
@@ -73,4 +74,5 @@ def _blocks(videos: Sequence[PlannedVideo]) -> Iterator[Sequence[PlannedVideo]]:
 def _configure_ray_data() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # the run prints its own, readable in a log
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # plans and timings: they are in its log
     context.execution_options.preserve_order = False

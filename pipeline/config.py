@@ -132,8 +132,8 @@ class FrameSizeConfig(Section):
     """Least pixels of a frame."""
     max_pixels: int = Field(default=768 * 28 * 28, ge=1)
     """Most pixels of a frame."""
-    max_total_pixels: int = Field(default=24_576 * 28 * 28, ge=1)
-    """Most pixels of all frames of a clip together; more frames, smaller frames."""
+    max_total_pixels: int = Field(default=2 * 24_576 * 28 * 28, ge=1)
+    """Most pixels of all frames of a clip together (Qwen merges frames by two: 24,576 tokens)."""
     fixed_px: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
     """Exact (height, width) instead of the budget, for models with one input size."""
 
