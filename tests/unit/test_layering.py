@@ -13,6 +13,7 @@ FORBIDDEN = {
     "pipeline/video": {"torch", "transformers", "pipeline.models", "pipeline.decoding"},
     "pipeline/sample_world": {"torch", "transformers", "pipeline.models", "pipeline.decoding"},
     "pipeline/dataset": {"torch", "pipeline.models", "pipeline.decoding", "pipeline.video"},
+    "pipeline/benchmark": {"pipeline.dataset.commit", "pipeline.stages"},
     "pipeline/decoding": {"pipeline.video", "pipeline.models", "pipeline.dataset"},
     "pipeline/models": {"pipeline.video", "pipeline.dataset", "pipeline.stages"},
     "actors": {"jobs", "tests"},
