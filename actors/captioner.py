@@ -7,13 +7,14 @@ import pyarrow as pa
 from actors import wire
 from pipeline.config import RunConfig
 from pipeline.records import DecodedClip
-from pipeline.stages.caption import CaptionStage
 
 
 class Captioner:
     """A Ray Data callable class around one caption stage: target and draft in one process."""
 
     def __init__(self, config: RunConfig) -> None:
+        from pipeline.stages.caption import CaptionStage  # torch: the driver needs none
+
         self._stage = CaptionStage.load(config)
 
     def __call__(self, clips: pa.Table) -> pa.Table:

@@ -25,7 +25,7 @@ from pipeline.dataset.summary import RunSummary
 from pipeline.models.checkpoint import pin_revision
 from pipeline.models.errors import ModelLoadError, PairError
 from pipeline.report.summary_table import summary_table
-from pipeline.run import Runner, RunRequest, caption_locally, new_run_id, plan_run, run_corpus
+from pipeline.run import Runner, RunRequest, new_run_id, plan_run, run_corpus
 from pipeline.settings import JobOptions, parse_command_line
 from pipeline.storage import StorageError
 
@@ -69,9 +69,12 @@ def _request(config: RunConfig, options: JobOptions) -> RunRequest:
 
 
 def _runner(options: JobOptions) -> Runner:
+    # Imported where they are used: the local runner needs no Ray, the driver of the other no torch.
     if options.runner == "local":
+        from pipeline.local_runner import caption_locally
+
         return caption_locally
-    import ray  # not at the top: the local runner needs no Ray
+    import ray
 
     from actors.corpus_run import caption_on_ray
 

@@ -1,7 +1,7 @@
 """One run over a corpus: plan it, commit its outcomes as they come, summarise it.
 
-``caption_locally`` is the reference runner: one process, no Ray. The Ray runner
-(actors/corpus_run.py) is another function of the same shape, and gives the same rows.
+What captions is a function: ``pipeline.local_runner.caption_locally`` (the reference: one process,
+no Ray) or ``actors.corpus_run.caption_on_ray``; both give the same rows. Nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -19,9 +19,7 @@ from pipeline.dataset.run_folder import write_end, write_start
 from pipeline.dataset.schema import RunLabels, caption_row, failure_row
 from pipeline.dataset.summary import RunSummary, SummaryBuilder
 from pipeline.progress import Progress
-from pipeline.records import CaptionerTiming, DecodedClip, Failure, Outcome
-from pipeline.stages.caption import CaptionStage
-from pipeline.stages.decode import DecodeStage
+from pipeline.records import CaptionerTiming, Failure, Outcome
 from pipeline.storage import storage_for
 
 Runner = Callable[[RunConfig, Sequence[PlannedVideo]], Iterable[Outcome | CaptionerTiming]]
@@ -89,25 +87,6 @@ def run_corpus(
     result = summary.build(elapsed_s=progress.count().elapsed_s)
     write_end(storage, layout, request.run_id, result)
     return result
-
-
-def caption_locally(
-    config: RunConfig, videos: Sequence[PlannedVideo]
-) -> Iterator[Outcome | CaptionerTiming]:
-    """Decode and caption in this process, in order."""
-    caption = CaptionStage.load(config)
-    waiting: list[DecodedClip] = []
-    with DecodeStage(config) as decode:
-        for planned in videos:
-            for outcome in decode(planned):
-                if isinstance(outcome, Failure):
-                    yield outcome
-                    continue
-                waiting.append(outcome)
-                if len(waiting) == config.generation.max_num_seqs:
-                    yield from caption(waiting)
-                    waiting = []
-        yield from caption(waiting)
 
 
 def new_run_id() -> str:

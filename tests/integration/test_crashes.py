@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from ray.cluster_utils import Cluster
 
+from pipeline.config import StorageConfig
+from pipeline.dataset.verify import verify
+from pipeline.storage import storage_for
 from tests.integration.conftest import run_job, start_job
 from tests.integration.test_caption_corpus import dataset_folder, rows
 
@@ -44,6 +47,8 @@ def assert_each_video_once(output: Path) -> None:
     assert len(captions) == NUM_VIDEOS
     assert len({row["clip_id"] for row in captions}) == NUM_VIDEOS
     assert len({row["source_uri"] for row in captions}) == NUM_VIDEOS
+    report = verify(storage_for(str(output), StorageConfig()), str(dataset_folder(output)))
+    assert report.is_whole, report.problems
 
 
 def worker_pids(job: subprocess.Popen[str], name: str) -> list[int]:
