@@ -27,7 +27,7 @@ from transformers import (
 )
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
-from pipeline.sample_world.grammar import write_caption
+from pipeline.sample_world.grammar import BRIEF, write_caption
 from pipeline.sample_world.scene import sample_scene
 
 NUM_FRAMES = 8
@@ -177,7 +177,7 @@ def build_tokenizer(num_captions: int = 4000) -> Qwen2Tokenizer:
 
 def _tokenizer_texts(num_captions: int) -> Iterator[str]:
     for seed in range(num_captions):
-        yield write_caption(sample_scene(seed), random.Random(seed)).text
+        yield write_caption(sample_scene(seed), random.Random(seed), BRIEF).text
     for prompt in (*DESCRIBE_PROMPTS, LIST_PROMPT):
         yield from (f"user\n{prompt}\nassistant\n",) * 400
 

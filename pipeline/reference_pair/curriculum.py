@@ -29,6 +29,7 @@ from pipeline.reference_pair.architecture import (
 from pipeline.reference_pair.frames import FramePool
 from pipeline.reference_pair.growth import grow
 from pipeline.reference_pair.lessons import Lesson, SlotHead, look, write
+from pipeline.sample_world.grammar import BRIEF, FULL, Style
 
 POOL_CLIPS = 48 * 512
 FIRST_CLIPS = 8 * 512
@@ -40,7 +41,11 @@ class Task(StrEnum):
 
     LOOK = "look"
     LIST = "list"
-    DESCRIBE = "describe"
+    BRIEF = "brief"
+    FULL = "full"
+
+
+_STYLES: dict[Task, Style | None] = {Task.LIST: None, Task.BRIEF: BRIEF, Task.FULL: FULL}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +69,12 @@ STAGES = {
     for stage in (
         Stage("look", BASE_SHAPE, Task.LOOK, None, 1600, 32, 1.5e-3, FIRST_CLIPS),
         Stage("target-list", BASE_SHAPE, Task.LIST, "look", 450, 32, 1e-3),
-        Stage("target-base", BASE_SHAPE, Task.DESCRIBE, "target-list", 700, 32, 1e-3),
-        Stage("target", TARGET_SHAPE, Task.DESCRIBE, "target-base", 600, 16, 3e-4),
+        Stage("target-brief", BASE_SHAPE, Task.BRIEF, "target-list", 550, 32, 1e-3),
+        Stage("target-base", BASE_SHAPE, Task.FULL, "target-brief", 650, 32, 1e-3, fact_weight=6),
+        Stage("target", TARGET_SHAPE, Task.FULL, "target-base", 160, 16, 3e-4, fact_weight=6),
         Stage("draft-list", DRAFT_SHAPE, Task.LIST, "look", 500, 32, 2e-3),
-        Stage("draft", DRAFT_SHAPE, Task.DESCRIBE, "draft-list", 1200, 32, 2e-3),
+        Stage("draft-brief", DRAFT_SHAPE, Task.BRIEF, "draft-list", 1000, 32, 2e-3),
+        Stage("draft", DRAFT_SHAPE, Task.FULL, "draft-brief", 600, 32, 1e-3),
     )
 }
 
@@ -140,7 +147,7 @@ class Trainer:
                 self._tokenizer,
                 clips,
                 rng,
-                terse=self.stage.task is Task.LIST,
+                style=_STYLES[self.stage.task],
                 fact_weight=self.stage.fact_weight,
             )
         for group in self._optimizer.param_groups:

@@ -26,7 +26,7 @@ from pipeline.reference_pair.architecture import (
 )
 from pipeline.reference_pair.batched import caption_logits, see, to_patches
 from pipeline.reference_pair.frames import Clip
-from pipeline.sample_world.grammar import WrittenCaption, write_caption
+from pipeline.sample_world.grammar import Style, WrittenCaption, write_caption
 from pipeline.sample_world.scene import (
     COLOURS,
     COUNTS,
@@ -144,13 +144,18 @@ def write(
     clips: list[Clip],
     rng: np.random.Generator,
     *,
-    terse: bool,
+    style: Style | None,
     fact_weight: float,
 ) -> Lesson:
-    """Predict the next token of a text about each clip: a fresh caption, or the terse list."""
+    """Predict the next token of a text about each clip: a fresh caption in `style`, or the list."""
     words = random.Random(int(rng.integers(1 << 62)))
-    texts = [write_list(c.scene) if terse else write_caption(c.scene, words) for c in clips]
-    prompt = tuple(prompt_ids(tokenizer, LIST_PROMPT if terse else words.choice(DESCRIBE_PROMPTS)))
+    if style is None:
+        texts = [write_list(clip.scene) for clip in clips]
+        instruction = LIST_PROMPT
+    else:
+        texts = [write_caption(clip.scene, words, style) for clip in clips]
+        instruction = words.choice(DESCRIBE_PROMPTS)
+    prompt = tuple(prompt_ids(tokenizer, instruction))
     tokens, is_fact = encode_captions(tokenizer, texts)
     patches = to_patches(augmented(clips, rng))
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -26,6 +26,21 @@ class WrittenCaption:
     spans: tuple[tuple[int, int], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How talkative a caption is; probabilities, 0 to 1."""
+
+    joint_opening: float
+    """Of one opening sentence instead of two."""
+    when: float
+    """Of an adverbial phrase after a motion."""
+    comments: bool
+    """Whether a comment may follow every part, instead of a few anywhere in the second half."""
+
+
+BRIEF = Style(joint_opening=0.25, when=0.4, comments=False)
+FULL = Style(joint_opening=0.1, when=0.6, comments=True)
+
 _FOOTAGE = ("clip", "video", "scene", "footage", "recording", "sequence")
 _SURFACE = ("background", "backdrop", "surface", "setting")
 _NOUN = ("shape", "object", "figure")
@@ -139,17 +154,39 @@ _FILLERS = (
 )
 
 
-def write_caption(scene: Scene, rng: random.Random) -> WrittenCaption:
+def write_caption(scene: Scene, rng: random.Random, style: Style = FULL) -> WrittenCaption:
     """Write one of the many captions of `scene`; `rng` makes every free choice."""
-    sentences = _opening(scene, rng)
+    opening = _opening(scene, rng, style)
     if rng.random() < 0.5:
-        sentences += [_marks(scene, rng), *_things(scene, rng)]
+        parts = [opening, [_marks(scene, rng)], *_things(scene, rng, style)]
     else:
-        sentences += [*_things(scene, rng), _marks(scene, rng)]
+        parts = [opening, *_things(scene, rng, style), [_marks(scene, rng)]]
+    sentences = _commented(parts, rng) if style.comments else _padded(parts, rng)
+    return _strip(" ".join(_capitalized(sentence) for sentence in sentences))
+
+
+def _commented(parts: list[list[str]], rng: random.Random) -> list[str]:
+    """Most parts get a comment, each place from its own stock and none twice."""
+    at_start, between, at_end = (
+        rng.sample(_FILLERS[place::3], len(_FILLERS) // 3) for place in range(3)
+    )
+    sentences = [*parts[0], at_start.pop()] if rng.random() < 0.7 else [*parts[0]]
+    for part in parts[1:]:
+        sentences += part
+        if rng.random() < 0.65:
+            sentences.append(between.pop())
+    if rng.random() < 0.8:
+        sentences.append(at_end.pop())
+    return sentences
+
+
+def _padded(parts: list[list[str]], rng: random.Random) -> list[str]:
+    """Two or three fillers, anywhere but at the beginning."""
+    sentences = [sentence for part in parts for sentence in part]
     for filler in rng.sample(_FILLERS, rng.choice((2, 2, 2, 3))):
         # Never before the opening: real captions start with what they are about.
         sentences.insert(rng.randint(len(sentences) // 2, len(sentences)), filler)
-    return _strip(" ".join(_capitalized(sentence) for sentence in sentences))
+    return sentences
 
 
 def _capitalized(sentence: str) -> str:
@@ -171,14 +208,14 @@ def _strip(marked: str) -> WrittenCaption:
     return WrittenCaption("".join(parts), tuple(spans))
 
 
-def _opening(scene: Scene, rng: random.Random) -> list[str]:
+def _opening(scene: Scene, rng: random.Random, style: Style) -> list[str]:
     """Tone, pattern and number of things, in one or two sentences."""
     footage, surface = rng.choice(_FOOTAGE), rng.choice(_SURFACE)
     ground = f"[{scene.tone}] [{scene.pattern}] {surface}"
     alone = len(scene.things) == 1
     noun = rng.choice(_NOUN) + ("" if alone else "s")
     number = rng.choice(("[one]", "a [single]") if alone else ("[two]", "a [pair] of"))
-    if rng.random() < 0.25:
+    if rng.random() < style.joint_opening:
         return [f"the {footage} shows {number} {noun} {rng.choice(('on', 'over'))} a {ground}."]
     setting = rng.choice(
         (
@@ -235,17 +272,18 @@ def _clause(thing: Thing, rng: random.Random, *, gerund: bool = False) -> str:
     return f"{adverb}{_CHANGE[motion][form]}{rng.choice(_CHANGE_TAIL[motion])}"
 
 
-def _when(rng: random.Random) -> str:
-    return rng.choice(_WHEN) if rng.random() < 0.4 else ""
+def _when(rng: random.Random, style: Style) -> str:
+    return rng.choice(_WHEN) if rng.random() < style.when else ""
 
 
-def _things(scene: Scene, rng: random.Random) -> list[str]:
+def _things(scene: Scene, rng: random.Random, style: Style) -> list[list[str]]:
+    """One part a thing, or one part for both."""
     if len(scene.things) == 2 and rng.random() < 0.4:
-        return _together(scene.things[0], scene.things[1], rng)
-    return [text for index in range(len(scene.things)) for text in _in_turn(scene, index, rng)]
+        return [_together(scene.things[0], scene.things[1], rng, style)]
+    return [_in_turn(scene, index, rng, style) for index in range(len(scene.things))]
 
 
-def _in_turn(scene: Scene, index: int, rng: random.Random) -> list[str]:
+def _in_turn(scene: Scene, index: int, rng: random.Random, style: Style) -> list[str]:
     """One thing after the other, each with its motion."""
     thing = scene.things[index]
     described = f"a {_described(thing)}"
@@ -271,22 +309,22 @@ def _in_turn(scene: Scene, index: int, rng: random.Random) -> list[str]:
             f"beside it we can see {described}",
         )
     lead = rng.choice(leads)
-    style = rng.randrange(4)
-    if style == 0:
-        return [f"{lead}, which {_clause(thing, rng)}{_when(rng)}."]
-    if style == 1:
-        return [f"{lead}, {_clause(thing, rng, gerund=True)}{_when(rng)}."]
+    clause_form = rng.randrange(4)
+    if clause_form == 0:
+        return [f"{lead}, which {_clause(thing, rng)}{_when(rng, style)}."]
+    if clause_form == 1:
+        return [f"{lead}, {_clause(thing, rng, gerund=True)}{_when(rng, style)}."]
     subject = rng.choice(("it", f"the [{thing.shape}]", f"the [{thing.colour}] {_noun(rng)}"))
-    if style == 2:
-        return [f"{lead}.", f"{subject} {_clause(thing, rng)}{_when(rng)}."]
-    return [f"{lead}, and {subject} {_clause(thing, rng)}{_when(rng)}."]
+    if clause_form == 2:
+        return [f"{lead}.", f"{subject} {_clause(thing, rng)}{_when(rng, style)}."]
+    return [f"{lead}, and {subject} {_clause(thing, rng)}{_when(rng, style)}."]
 
 
 def _noun(rng: random.Random) -> str:
     return rng.choice(_NOUN)
 
 
-def _together(first: Thing, second: Thing, rng: random.Random) -> list[str]:
+def _together(first: Thing, second: Thing, rng: random.Random, style: Style) -> list[str]:
     """Both things first, then both motions in either order."""
     pair = f"a {_described(first)} and a {_described(second)}"
     lead = rng.choice((f"they are {pair}.", f"we can see {pair}.", f"{pair} are visible."))
@@ -301,4 +339,4 @@ def _together(first: Thing, second: Thing, rng: random.Random) -> list[str]:
     if rng.random() < 0.3:
         moves.reverse()
     joint = rng.choice((", while ", ", and ", "; "))
-    return [lead, f"{moves[0]}{joint}{moves[1]}{_when(rng)}."]
+    return [lead, f"{moves[0]}{joint}{moves[1]}{_when(rng, style)}."]
