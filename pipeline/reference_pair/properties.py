@@ -165,7 +165,7 @@ def model_inputs(processor: Qwen2_5_VLProcessor, clips: list[Clip]) -> dict[str,
     ]
     return processor(
         text=[prompt_text(DESCRIBE_PROMPTS[0])] * len(clips),
-        videos=[np.asarray(clip.frames) for clip in clips],
+        videos=[np.array(clip.frames) for clip in clips],
         video_metadata=metadata,
         return_tensors="pt",
     )
