@@ -51,32 +51,48 @@ def assert_each_video_once(output: Path) -> None:
     assert report.is_whole, report.problems
 
 
-def worker_pids(job: subprocess.Popen[str], name: str) -> list[int]:
-    """Ray workers below the job's process whose title holds ``name``."""
+def processes_below(job: subprocess.Popen[str]) -> dict[int, tuple[int, str]]:
+    """Parent and command line of every process that descends from the job."""
     lines = subprocess.check_output(["ps", "-eo", "pid,ppid,args"], text=True).splitlines()[1:]
-    parents = {int(line.split()[0]): int(line.split()[1]) for line in lines}
+    table = {}
+    for line in lines:
+        pid, parent, command = line.split(maxsplit=2)
+        table[int(pid)] = (int(parent), command)
 
-    def is_ours(pid: int) -> bool:
-        return pid == job.pid or (pid in parents and is_ours(parents[pid]))
+    def is_below(pid: int) -> bool:
+        return pid == job.pid or (pid in table and is_below(table[pid][0]))
 
-    titled = {int(line.split()[0]): line.split(maxsplit=2)[2] for line in lines}
-    return [pid for pid, title in titled.items() if f"({name})" in title and is_ours(pid)]
+    return {pid: entry for pid, entry in table.items() if is_below(pid)}
 
 
-@pytest.mark.parametrize("worker", ["Captioner", "VideoDecoder"])
-def test_worker_killed_in_the_middle(many_videos, write_config, tmp_path, worker):
+def busy_worker(job: subprocess.Popen[str], worker: str) -> int | None:
+    """The worker's process once it is at work: a decode actor then has its decode process."""
+    below = processes_below(job)
+    for pid, (parent, command) in below.items():
+        if worker == "VideoDecoder" and "pipeline.video.decoder_process" in command:
+            return parent
+        if worker == "Captioner" and f"({worker})" in command:
+            return pid
+    return None
+
+
+@pytest.mark.parametrize(("worker", "num_parts"), [("Captioner", 3), ("VideoDecoder", 0)])
+def test_worker_killed_in_the_middle(many_videos, write_config, tmp_path, worker, num_parts):
     job = start_job(
         "--config", write_config(output={"uri": str(tmp_path / "out"), "rows_per_part": 1}),
         "--input", many_videos,
     )  # fmt: skip
-    wait_for_parts(tmp_path / "out", 3, job)
-    victims = worker_pids(job, worker)
-    assert victims, f"no {worker} process to kill"
-    for pid in victims:
-        os.kill(pid, signal.SIGKILL)
+    wait_for_parts(tmp_path / "out", num_parts, job)
+    deadline = time.monotonic() + PATIENCE_S
+    while (pid := busy_worker(job, worker)) is None:
+        assert time.monotonic() < deadline, f"no {worker} at work in {PATIENCE_S:.0f} s"
+    os.kill(pid, signal.SIGKILL)
     output, errors = job.communicate(timeout=240)
     assert job.returncode == 0, (output + errors)[-3000:]
     assert_each_video_once(tmp_path / "out")
+    leftover = subprocess.check_output(["ps", "-eo", "ppid,args"], text=True)
+    orphans = [line for line in leftover.splitlines() if line.endswith(f" {pid}")]
+    assert not orphans, "a decode process outlived its actor"
 
 
 @pytest.mark.parametrize("runner", ["local", "ray"])
