@@ -10,9 +10,12 @@ again with the same flags: it goes on from the last saved step.
 from __future__ import annotations
 
 import argparse
+import functools
 import multiprocessing
+import multiprocessing.connection
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -39,15 +42,19 @@ LINES = {
 def main() -> None:
     """Run both lines of stages, and write the finished pair."""
     args = _parse()
-    torch.set_num_threads(1)
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=_run_line, args=(line, args)) for line in LINES]
     for process in processes:
         process.start()
-    for process in processes:
-        process.join()
-    if any(process.exitcode != 0 for process in processes):
-        sys.exit("a line of the training failed; start the job again to go on from its last save")
+    running = list(processes)
+    while running:
+        multiprocessing.connection.wait([process.sentinel for process in running])
+        if any(process.exitcode for process in processes):
+            # The other line may be waiting for what will now never come.
+            for process in running:
+                process.terminate()
+            sys.exit("a line of the training failed; start the job again to go on from its save")
+        running = [process for process in running if process.is_alive()]
 
 
 def _parse() -> argparse.Namespace:
@@ -63,6 +70,7 @@ def _parse() -> argparse.Namespace:
 
 
 def _run_line(line: str, args: argparse.Namespace) -> None:
+    """Run one line's stages in this process, from wherever an earlier run was stopped."""
     torch.set_num_threads(1)
     frames = args.work_dir / "frames"
     if line == "draft":
@@ -78,10 +86,9 @@ def _run_line(line: str, args: argparse.Namespace) -> None:
         if weights_path(args.work_dir, name).exists():
             continue
         num_clips = min(stage.num_clips, args.pool_clips)
-        _wait_for(lambda: is_written(frames, "train", num_clips))  # noqa: B023
+        _wait_for(functools.partial(is_written, frames, "train", num_clips))
         if stage.parent is not None:
-            parent = weights_path(args.work_dir, stage.parent)
-            _wait_for(parent.exists)
+            _wait_for(weights_path(args.work_dir, stage.parent).exists)
         pool = FramePool(frames, "train", num_clips)
         run_stage(Trainer(stage, pool, tokenizer, args.work_dir, seed=args.seed), report=_report)
     last = STAGES[LINES[line][-1]]
@@ -89,7 +96,8 @@ def _run_line(line: str, args: argparse.Namespace) -> None:
     _report(f"{line}: written to {args.output / line}")
 
 
-def _wait_for(condition) -> None:  # type: ignore[no-untyped-def]
+def _wait_for(condition: Callable[[], bool]) -> None:
+    """Wait for the other line to have done its part."""
     while not condition():
         time.sleep(1)
 
