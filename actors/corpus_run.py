@@ -6,18 +6,24 @@ import logging
 from collections.abc import Iterator, Sequence
 
 import ray.data
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
 
 from actors import wire
 from actors.captioner import Captioner
+from actors.errors import WorkerError
 from actors.video_decoder import VideoDecoder
 from pipeline.config import RunConfig
 from pipeline.dataset.catalog import PlannedVideo
 from pipeline.records import CaptionerTiming, Outcome
 
 MAX_BLOCKS = 4096
-"""Videos are dealt out in at most this many blocks: one a block while that is affordable, so that
-a clip goes on to a captioner as soon as it is decoded."""
+"""Videos are dealt out in at most this many blocks, one a block while that is affordable: a block's
+clips go on to the captioners together, when the last of them is decoded."""
+
+MAX_CAPTION_RETRIES = 3
+"""A clip whose captioner dies is tried so often again; then the run ends. Ray's own default is to
+try for ever, so that one clip that crashes its model would stop the night unnoticed. (What crashes
+a decoder dies in the decoder's child process, and is a failure row.)"""
 
 
 def caption_on_ray(
@@ -26,7 +32,8 @@ def caption_on_ray(
     """Stream outcomes as they come, in no particular order.
 
     Ray restarts a worker that dies and runs its rows again, so an outcome can come twice; the
-    committer drops the second. An exception in a stage is raised here and ends the run.
+    committer drops the second. An exception in a stage is raised here, as the local runner would.
+    Raises WorkerError if an actor can't start or dies again and again.
     """
     cluster = config.cluster
     _configure_ray_data()
@@ -47,10 +54,13 @@ def caption_on_ray(
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(
                 size=cluster.num_captioners,
-                max_tasks_in_flight_per_actor=cluster.max_clips_in_flight,
+                max_tasks_in_flight_per_actor=max(
+                    1, cluster.max_clips_in_flight // config.generation.max_num_seqs
+                ),
             ),
             num_cpus=cluster.captioner_cpus,
             num_gpus=cluster.captioner_gpus or None,
+            max_task_retries=MAX_CAPTION_RETRIES,
         )
     )
     try:
@@ -61,8 +71,10 @@ def caption_on_ray(
             yield from wire.unpack(table)
     except RayTaskError as error:
         if isinstance(error.cause, Exception):
-            raise error.cause from error  # what the stage raised, as the local runner would
+            raise error.cause from error
         raise
+    except RayActorError as error:
+        raise WorkerError(f"a worker died: {str(error).strip().splitlines()[-1]}") from error
 
 
 def _blocks(videos: Sequence[PlannedVideo]) -> Iterator[Sequence[PlannedVideo]]:
@@ -73,6 +85,10 @@ def _blocks(videos: Sequence[PlannedVideo]) -> Iterator[Sequence[PlannedVideo]]:
 
 def _configure_ray_data() -> None:
     context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False  # the run prints its own, readable in a log
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # plans and timings: they are in its log
     context.execution_options.preserve_order = False
+    context.raise_original_map_exception = True  # wrapped, it would lose its type on the way
+    # Downloading a 72B, or waiting for a GPU node, takes longer than any guess of ours.
+    context.execution_no_progress_timeout_s = -1
+    # The run prints its own progress, readable in a log, and raises what Ray Data would log.
+    context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)

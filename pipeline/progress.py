@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
 
 from pipeline.records import CaptionRecord, Failure
 
@@ -43,22 +46,41 @@ class ProgressCount:
 
 
 class Progress:
-    """Counts outcomes and prints a line at most every ``interval_s`` seconds."""
+    """Counts outcomes; inside ``with`` it prints a line every ``interval_s``, come what may.
+
+    A run that waits for a GPU node or loads a large model is then not silent.
+    """
 
     def __init__(
         self,
         num_videos: int,
         print_line: Callable[[str], None],
-        interval_s: float = 5.0,
+        interval_s: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._num_videos = num_videos
         self._print_line = print_line
         self._interval_s = interval_s
         self._clock = clock
-        self._start_s = self._last_line_s = clock()
+        self._start_s = clock()
         self._num_videos_done = self._num_captions = self._num_failures = self._output_tokens = 0
         self._clips_left: dict[str, int] = {}
+        self._ended = threading.Event()
+        self._printer = threading.Thread(target=self._print_until_ended, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._printer.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._printer.join()
+        self._print_line(str(self.count()))
 
     def add(self, outcome: CaptionRecord | Failure, num_done_before: int = 0) -> None:
         """Count one outcome of a video of which ``num_done_before`` clips were done earlier."""
@@ -78,13 +100,6 @@ class Progress:
             else:
                 self._clips_left.pop(video_id, None)
                 self._num_videos_done += 1
-        if self._clock() - self._last_line_s >= self._interval_s:
-            self.print()
-
-    def print(self) -> None:
-        """Print where the run stands now."""
-        self._last_line_s = self._clock()
-        self._print_line(str(self.count()))
 
     def count(self) -> ProgressCount:
         """Where the run stands."""
@@ -96,6 +111,10 @@ class Progress:
             output_tokens=self._output_tokens,
             elapsed_s=self._clock() - self._start_s,
         )
+
+    def _print_until_ended(self) -> None:
+        while not self._ended.wait(self._interval_s):
+            self._print_line(str(self.count()))
 
 
 def format_duration(seconds: float) -> str:

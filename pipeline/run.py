@@ -19,7 +19,7 @@ from pipeline.dataset.run_folder import write_end, write_start
 from pipeline.dataset.schema import RunLabels, caption_row, failure_row
 from pipeline.dataset.summary import RunSummary, SummaryBuilder
 from pipeline.progress import Progress
-from pipeline.records import CaptionerTiming, Failure, Outcome
+from pipeline.records import CaptionerTiming, Failure, Outcome, VideoObject
 from pipeline.storage import storage_for
 
 Runner = Callable[[RunConfig, Sequence[PlannedVideo]], Iterable[Outcome | CaptionerTiming]]
@@ -75,15 +75,14 @@ def run_corpus(
             for planned in videos
             if planned.done_clip_ids
         }
-        for outcome in runner(config, videos) if videos else ():
-            if isinstance(outcome, CaptionerTiming):
-                summary.add_timing(outcome)
-            elif _commit(committer, outcome, labels):
-                summary.add(outcome)
-                video = outcome.video if isinstance(outcome, Failure) else outcome.spec.video
-                progress.add(outcome, done_before.get(video.video_id, 0))
-    if videos:
-        progress.print()
+        if videos:
+            with progress:
+                for outcome in runner(config, videos):
+                    if isinstance(outcome, CaptionerTiming):
+                        summary.add_timing(outcome)
+                    elif _commit(committer, outcome, labels):
+                        summary.add(outcome)
+                        progress.add(outcome, done_before.get(_video_of(outcome).video_id, 0))
     result = summary.build(elapsed_s=progress.count().elapsed_s)
     write_end(storage, layout, request.run_id, result)
     return result
@@ -92,6 +91,10 @@ def run_corpus(
 def new_run_id() -> str:
     """A name that sorts by time: ``20260131-235959-utc``."""
     return datetime.now(UTC).strftime("%Y%m%d-%H%M%S-utc")
+
+
+def _video_of(outcome: Outcome) -> VideoObject:
+    return outcome.video if isinstance(outcome, Failure) else outcome.spec.video
 
 
 def _commit(committer: Committer, outcome: Outcome, labels: RunLabels) -> bool:

@@ -1,5 +1,7 @@
 """Guards the progress line: counts per video and clip, rate, time left."""
 
+import threading
+
 from pipeline.progress import Progress, format_duration
 from tests.make_records import caption_record, clip_spec, failure
 
@@ -14,7 +16,7 @@ class Clock:
 
 def progress_of(num_videos):
     clock, lines = Clock(), []
-    return Progress(num_videos, lines.append, interval_s=5.0, clock=clock), clock, lines
+    return Progress(num_videos, lines.append, clock=clock), clock, lines
 
 
 def test_video_is_done_when_all_its_clips_are():
@@ -42,13 +44,29 @@ def test_time_left_is_at_the_rate_so_far():
     assert progress.count().remaining_s == 30.0
 
 
-def test_lines_are_at_least_an_interval_apart():
-    progress, clock, lines = progress_of(100)
-    for index in range(20):
-        clock.now_s = float(index)
+def test_line_reads_well():
+    progress, clock, _ = progress_of(100)
+    for index in range(6):
         progress.add(caption_record(clip_spec(f"{index}.mp4")))
-    assert len(lines) == 3
-    assert lines[0].startswith("6/100 videos (6%) | 6 captions, 0 failures | 1.20 clips/s")
+    clock.now_s = 5.0
+    assert str(progress.count()).startswith(
+        "6/100 videos (6%) | 6 captions, 0 failures | 1.20 clips/s"
+    )
+
+
+def test_lines_come_without_outcomes_and_the_last_one_at_the_end():
+    lines = []
+    two_lines = threading.Event()
+
+    def print_line(line):
+        lines.append(line)
+        if len(lines) == 2:
+            two_lines.set()
+
+    with Progress(4, print_line, interval_s=0.01) as progress:
+        assert two_lines.wait(timeout=10), "a run that waits must not be silent"
+        progress.add(caption_record())
+    assert lines[-1].startswith("1/4 videos")
 
 
 def test_durations_read_well():
