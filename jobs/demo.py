@@ -43,9 +43,11 @@ class DemoError(Exception):
 def main() -> int:
     """Run the demo; 0 if every step did what it promises."""
     arguments = _parse()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     output: Path = arguments.output.resolve()
-    shutil.rmtree(output, ignore_errors=True)
+    for name in ("corpus", "dataset", "logs"):
+        shutil.rmtree(output / name, ignore_errors=True)
     started_s = time.monotonic()
     try:
         with s3_server(output / "logs") as s3:
@@ -68,10 +70,13 @@ def main() -> int:
     except DemoError as error:
         print(f"demo failed: {error}", file=sys.stderr)
         return 1
-    (dataset,) = (folder for folder in (output / "dataset").iterdir() if folder.is_dir())
+    dataset = output / "dataset" / first["dataset"].rpartition("/")[2]
     score = score_corpus(dataset, output / "corpus")
     print(_report(first, second, score, dataset, time.monotonic() - started_s))
-    return 0 if score.is_complete and not second["num_clips"] else 1
+    if problems := _problems(first, second, score):
+        print("demo failed: " + "; ".join(problems), file=sys.stderr)
+        return 1
+    return 0
 
 
 def _parse() -> argparse.Namespace:
@@ -80,12 +85,18 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--num-damaged", type=int, default=6, help="damaged files")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other videos")
     parser.add_argument(
-        "--output", type=Path, default=ROOT / "demo-output", help="folder, emptied first"
+        "--output",
+        type=Path,
+        default=ROOT / "demo-output",
+        help="folder for corpus/, dataset/ and logs/, which are emptied first",
     )
     return parser.parse_args()
 
 
 def _interrupt(signal_number: int, frame: FrameType | None) -> None:
+    """Unwind once; what comes after is ignored, so that the clean-up is not interrupted itself."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
@@ -116,18 +127,22 @@ def _submit(head: RayHead, num_damaged: int) -> Mapping[str, Any]:
         "--input", INPUT_URI, "--output", OUTPUT_URI, "--speculation.plain-share", "1",
         "--failures.max-share", "1", "--failures.max-count", str(num_damaged),
     ]  # fmt: skip
-    process = subprocess.Popen(
+    summary: Mapping[str, Any] | None = None
+    with subprocess.Popen(
         command, cwd=ROOT, env=os.environ | dict(head.environment), text=True, bufsize=1,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    summary: Mapping[str, Any] | None = None
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("{"):
-            summary = json.loads(line)
-        elif "packaging.py" not in line:  # Ray tells of every ignored file of the upload
-            print("   ", line.rstrip(), flush=True)
-    if process.wait() != 0 or summary is None:
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                if line.startswith("{"):
+                    summary = json.loads(line)
+                elif "packaging.py" not in line:  # Ray tells of every ignored file of the upload
+                    print("   ", line.rstrip(), flush=True)
+        except KeyboardInterrupt:
+            process.kill()
+            raise
+    if process.returncode != 0 or summary is None:
         raise DemoError(f"the job ended with exit code {process.returncode}")
     return summary
 
@@ -138,6 +153,16 @@ def _download(folder: Path) -> None:
         path = folder / item.uri.removeprefix(join_uri(OUTPUT_URI, ""))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(storage.read_bytes(item.uri))
+
+
+def _problems(first: Mapping[str, Any], second: Mapping[str, Any], score: CorpusScore) -> list[str]:
+    """What the demo promises and did not keep."""
+    promises = {
+        "not every file has exactly one row": score.is_complete,
+        "speculative text differs from plain text": first["plain"]["equal_share"] == 1,
+        "the second run captioned something": not second["num_captions"] + second["num_failures"],
+    }
+    return [problem for problem, kept in promises.items() if not kept]
 
 
 def _report(
