@@ -15,8 +15,8 @@ from pipeline.config import GenerationConfig, SpeculationConfig, SpeculationMeth
 from pipeline.decoding.engine import CaptionEngine, DecodingModel
 from pipeline.decoding.request import CaptionRequest
 from pipeline.records import Caption
+from pipeline.statistics import Estimate, bootstrap, bootstrap_mean, speed_up
 
-NUM_RESAMPLES = 2000
 PLAIN = "autoregressive"
 
 
@@ -49,23 +49,12 @@ class BenchmarkClip:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
-    """A value with its 95 % percentile bootstrap interval over clips."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
-
-
-@dataclass(frozen=True, slots=True)
 class MethodResult:
     """One method at one batch size. Speed-ups are against plain decoding of the same batches.
 
     ``speed_up`` is of decoding alone; ``speed_up_with_prefill`` counts both models' prefills too.
-    ``facts_right`` is the mean share of a clip's facts that its caption states rightly.
+    ``facts_right`` is the mean share of a clip's facts that its caption states rightly. Estimates
+    are over clips.
     """
 
     method: str
@@ -115,22 +104,15 @@ def _result(
     clips: Sequence[BenchmarkClip],
 ) -> MethodResult:
     ours, plain = captions[name], captions[PLAIN]
-    tokens = np.array([caption.stats.output_tokens for caption in ours], dtype=np.float64)
-    plain_tokens = np.array([caption.stats.output_tokens for caption in plain], dtype=np.float64)
+    tokens = np.array([caption.stats.output_tokens for caption in ours])
+    plain_tokens = np.array([caption.stats.output_tokens for caption in plain])
     decode_s = np.array([caption.stats.decode_s for caption in ours])
     plain_decode_s = np.array([caption.stats.decode_s for caption in plain])
     prefill_s = np.array([caption.stats.prefill_s for caption in ours])
     plain_prefill_s = np.array([caption.stats.prefill_s for caption in plain])
-    right = np.array([clip.score(caption.text) for clip, caption in zip(clips, ours)])
 
-    def rate_ratio(seconds: np.ndarray, plain_seconds: np.ndarray) -> Estimate:
-        return _bootstrap(
-            lambda pick: (
-                (tokens[pick].sum() / seconds[pick].sum())
-                / (plain_tokens[pick].sum() / plain_seconds[pick].sum())
-            ),
-            len(ours),
-        )
+    def speed_up_of(seconds: np.ndarray, plain_seconds: np.ndarray) -> Estimate:
+        return bootstrap(np.column_stack([tokens, seconds, plain_tokens, plain_seconds]), speed_up)
 
     target_steps = sum(caption.stats.target_steps for caption in ours)
     return MethodResult(
@@ -140,15 +122,10 @@ def _result(
         tokens_per_s=float(tokens.sum() / decode_s.sum()),
         clips_per_min=float(60 * len(ours) / (decode_s + prefill_s).sum()),
         mean_accepted_length=sum(c.stats.accepted_tokens for c in ours) / target_steps,
-        speed_up=rate_ratio(decode_s, plain_decode_s),
-        speed_up_with_prefill=rate_ratio(decode_s + prefill_s, plain_decode_s + plain_prefill_s),
+        speed_up=speed_up_of(decode_s, plain_decode_s),
+        speed_up_with_prefill=speed_up_of(decode_s + prefill_s, plain_decode_s + plain_prefill_s),
         same_text_share=float(np.mean([a.token_ids == b.token_ids for a, b in zip(ours, plain)])),
-        facts_right=_bootstrap(lambda pick: right[pick].mean(), len(ours)),
+        facts_right=bootstrap_mean(
+            [clip.score(caption.text) for clip, caption in zip(clips, ours)]
+        ),
     )
-
-
-def _bootstrap(statistic: Callable[[np.ndarray], float], num_clips: int) -> Estimate:
-    rng = np.random.default_rng(0)
-    resampled = [statistic(rng.integers(num_clips, size=num_clips)) for _ in range(NUM_RESAMPLES)]
-    low, high = np.quantile(resampled, (0.025, 0.975))
-    return Estimate(float(statistic(np.arange(num_clips))), float(low), float(high))

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from pipeline.benchmark.decoding import MethodResult
 from pipeline.dataset.run_folder import versions
 
 
 def hardware() -> str:
-    """Processor and number of cores, as one line."""
+    """Processor, number of cores and the GPUs that torch sees, as one line."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -23,7 +26,13 @@ def hardware() -> str:
             if line.startswith("model name"):
                 model = line.partition(":")[2].strip()
                 break
-    return f"{model}, {len(os.sched_getaffinity(0))} cores, no GPU"
+    return f"{model}, {len(os.sched_getaffinity(0))} cores, {_gpus()}"
+
+
+def _gpus() -> str:
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    counts = Counter(names)
+    return ", ".join(f"{count} x {name}" for name, count in counts.items()) or "no GPU"
 
 
 def table(results: Sequence[MethodResult]) -> str:
@@ -34,9 +43,9 @@ def table(results: Sequence[MethodResult]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {r.batch} | {r.method} | {r.speed_up} | {r.speed_up_with_prefill} "
+        f"| {r.batch} | {r.method} | {r.speed_up:.2f} | {r.speed_up_with_prefill:.2f} "
         f"| {r.tokens_per_s:.0f} | {r.clips_per_min:.0f} | {r.mean_accepted_length:.2f} "
-        f"| {r.same_text_share:.1%} | {r.facts_right} |"
+        f"| {r.same_text_share:.1%} | {r.facts_right:.2f} |"
         for r in results
     ]
     return "\n".join(lines)

@@ -8,12 +8,8 @@ from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from typing import Any
 
-import numpy as np
-
 from pipeline.records import CaptionerTiming, CaptionRecord, DecodingStats, Failure, PlainComparison
-
-_NUM_RESAMPLES = 2000
-_SEED = 0  # the same rows give the same interval
+from pipeline.statistics import bootstrap, speed_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +50,7 @@ class RunSummary:
     """Per second of decoding, prefill excluded."""
     video_decode_s_per_clip: float
     captioner_wait_share: float
-    """Share of the captioners' time in which they waited for frames."""
+    """Share of the captioners' time in which they waited for frames; comparing is not counted."""
     plain: PlainSummary | None
 
     @property
@@ -139,35 +135,20 @@ def add_histograms(left: Sequence[int], right: Sequence[int]) -> list[int]:
 
 def summarize_plain(compared: Sequence[tuple[DecodingStats, PlainComparison]]) -> PlainSummary:
     """Compare rates over clips that were decoded both ways (at least one)."""
-    columns = np.array(
+    ratio = bootstrap(
         [
             (stats.output_tokens, stats.decode_s, plain.output_tokens, plain.decode_s)
             for stats, plain in compared
         ],
-        dtype=np.float64,
+        speed_up,
     )
-    rng = np.random.default_rng(_SEED)
-    resampled = [
-        speed_up(columns[rng.integers(len(columns), size=len(columns))])
-        for _ in range(_NUM_RESAMPLES)
-    ]
-    low, high = np.quantile(resampled, [0.025, 0.975])
     return PlainSummary(
         num_clips=len(compared),
         equal_share=sum(plain.equal for _, plain in compared) / len(compared),
-        speed_up=speed_up(columns),
-        speed_up_low=float(low),
-        speed_up_high=float(high),
+        speed_up=ratio.value,
+        speed_up_low=ratio.low,
+        speed_up_high=ratio.high,
     )
-
-
-def speed_up(columns: np.ndarray) -> float:
-    """Ratio of rates from rows of (tokens, seconds, plain tokens, plain seconds).
-
-    Per token rather than per clip, as a loosely decoded caption may differ in length.
-    """
-    tokens, seconds, plain_tokens, plain_seconds = columns.sum(axis=0)
-    return _ratio(float(tokens * plain_seconds), float(seconds * plain_tokens))
 
 
 def _ratio(over: float, under: float) -> float:
