@@ -154,9 +154,13 @@ class DecodingStats:
 
 @dataclass(frozen=True, slots=True)
 class PlainComparison:
-    """The same clip decoded plainly in the same process: the check, and the baseline in time."""
+    """The same clip decoded plainly in the same process: the check, and the baseline in time.
+
+    Seconds are this clip's share of its batch's wall clock, as in DecodingStats.
+    """
 
     equal: bool
+    prefill_s: float
     decode_s: float
     output_tokens: int
 
@@ -211,7 +215,8 @@ class Failure:
 class CaptionerTiming:
     """One call of a captioner: ``waited_s`` for clips since the call before, then ``busy_s``.
 
-    The first call waits from the moment that the models were loaded.
+    The first call waits from the moment that the models were loaded. What plain decoding for
+    comparison took (PlainComparison) is in neither: it is no part of captioning.
     """
 
     waited_s: float

@@ -6,6 +6,7 @@ Several requests decode as one batch; each caption equals the one that its clip 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -19,6 +20,8 @@ from pipeline.decoding.speculative import SpeculativeDecoder
 from pipeline.records import Caption, PlainComparison
 
 _LENGTH_STEP = 256
+_GROWTH = 1.25
+"""Of a slot's length at least, so that clips that get longer bit by bit seldom need a session."""
 
 
 class DecodingModel(Protocol):
@@ -37,10 +40,39 @@ class DecodingModel(Protocol):
         """Text of a caption."""
 
 
+class _KeptSession:
+    """One model's session: kept from batch to batch, and replaced once a batch does not fit.
+
+    A session is mostly its cache, which can take most of a device's memory: the old one is let go
+    before the larger one is opened.
+    """
+
+    def __init__(self, model: DecodingModel, max_tokens: int) -> None:
+        self._model = model
+        self._max_tokens = max_tokens
+        self._session: DecodeSession | None = None
+
+    def fit(self, prompts: Sequence[ModelInputs]) -> DecodeSession:
+        """A session with a slot for each prompt and its caption; raises the model's errors."""
+        num_slots = len(prompts)
+        length = max((p.num_tokens for p in prompts), default=1) + self._max_tokens
+        if self._session is not None:
+            slots_before, length_before = self._session.num_slots, self._session.max_length
+            if num_slots <= slots_before and length <= length_before:
+                return self._session
+            num_slots = max(num_slots, slots_before)
+            grown = math.ceil(_GROWTH * length_before) if length > length_before else length_before
+            length = max(length, grown)
+            self._session = None
+        max_length = math.ceil(length / _LENGTH_STEP) * _LENGTH_STEP
+        self._session = self._model.open_session(num_slots, max_length, tapped_layer=None)
+        return self._session
+
+
 class CaptionEngine:
     """Captions batches of requests with one target and perhaps one draft.
 
-    It keeps one session per model, as long as the longest request so far, so that steady work
+    It keeps one session per model, large enough for the largest batch so far, so that steady work
     allocates nothing. Not thread-safe. Raises ValueError if speculation is asked without a draft.
     """
 
@@ -56,12 +88,13 @@ class CaptionEngine:
                 f"speculation.method {speculation.method} needs models.draft; name one, or set "
                 f"the method to {SpeculationMethod.NONE}"
             )
-        self._draft = draft if speculation.method is not SpeculationMethod.NONE else None
-        self._target = target
+        if speculation.method is SpeculationMethod.NONE:
+            draft = None
+        self._decode_text = target.decode_text
+        self._target = _KeptSession(target, generation.max_tokens)
+        self._draft = _KeptSession(draft, generation.max_tokens) if draft else None
         self._stop = StopRule(target.eos_token_ids, generation.max_tokens)
         self._speculation = speculation
-        self._target_session: DecodeSession | None = None
-        self._draft_session: DecodeSession | None = None
 
     def caption(self, requests: Sequence[CaptionRequest]) -> list[Caption]:
         """Caption the requests as one batch, in order.
@@ -95,11 +128,9 @@ class CaptionEngine:
     def _decode(self, requests: Sequence[CaptionRequest]) -> list[DecodedRow]:
         if self._draft is None:
             return self._decode_plainly(requests)
-        drafts = [request.draft for request in requests if request.draft is not None]
-        self._draft_session = self._fit(self._draft, self._draft_session, drafts)
         decoder = SpeculativeDecoder(
-            target=self._fit_target(requests),
-            draft=self._draft_session,
+            target=self._target.fit([request.target for request in requests]),
+            draft=self._draft.fit([r.draft for r in requests if r.draft is not None]),
             stop=self._stop,
             row_rule=exact_rule,
             num_speculative_tokens=self._speculation.num_speculative_tokens,
@@ -107,37 +138,19 @@ class CaptionEngine:
         return decoder.decode(requests)
 
     def _decode_plainly(self, requests: Sequence[CaptionRequest]) -> list[DecodedRow]:
-        session = self._fit_target(requests)
-        return decode_autoregressively(session, [r.target for r in requests], self._stop)
-
-    def _fit_target(self, requests: Sequence[CaptionRequest]) -> DecodeSession:
         prompts = [request.target for request in requests]
-        self._target_session = self._fit(self._target, self._target_session, prompts)
-        return self._target_session
-
-    def _fit(
-        self, model: DecodingModel, session: DecodeSession | None, prompts: Sequence[ModelInputs]
-    ) -> DecodeSession:
-        """The session if it is large enough for the prompts, else a larger one."""
-        longest = max((prompt.num_tokens for prompt in prompts), default=1) + self._stop.max_tokens
-        num_slots = len(prompts)
-        if session is not None:
-            if session.num_slots >= num_slots and session.max_length >= longest:
-                return session
-            longest = max(longest, session.max_length)
-            num_slots = max(num_slots, session.num_slots)
-        max_length = -(-longest // _LENGTH_STEP) * _LENGTH_STEP
-        return model.open_session(num_slots, max_length, tapped_layer=None)
+        return decode_autoregressively(self._target.fit(prompts), prompts, self._stop)
 
     def _caption(self, row: DecodedRow, plain: DecodedRow | None) -> Caption:
         comparison = None
         if plain is not None:
             comparison = PlainComparison(
                 equal=plain.token_ids == row.token_ids,
+                prefill_s=plain.stats.prefill_s,
                 decode_s=plain.stats.decode_s,
                 output_tokens=plain.stats.output_tokens,
             )
-        text = self._target.decode_text(row.token_ids)
+        text = self._decode_text(row.token_ids)
         return Caption(text, row.token_ids, row.finish_reason, row.stats, comparison)
 
 

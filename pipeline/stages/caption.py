@@ -81,7 +81,13 @@ class CaptionStage:
                 )
             )
         end_s = self._clock()
-        outcomes.append(CaptionerTiming(start_s - self._idle_since_s, end_s - start_s))
+        plain = [caption.plain for caption in captions if caption.plain is not None]
+        compared_s = sum(comparison.prefill_s + comparison.decode_s for comparison in plain)
+        outcomes.append(
+            CaptionerTiming(
+                waited_s=start_s - self._idle_since_s, busy_s=end_s - start_s - compared_s
+            )
+        )
         self._idle_since_s = end_s
         return outcomes
 

@@ -22,7 +22,7 @@ def written(tmp_path: Path) -> Layout:
     storage = storage_for(layout.uri, StorageConfig())
     output = OutputConfig(uri=str(tmp_path), rows_per_part=2)
     with Committer(storage, layout, output, "run-1") as writer:
-        plain = PlainComparison(equal=True, decode_s=1.5, output_tokens=11)
+        plain = PlainComparison(equal=True, prefill_s=0.2, decode_s=1.5, output_tokens=11)
         writer.add_caption(caption_of(clip("a"), plain=plain, text="Ein Hund, 犬 🐕"))
         writer.add_failure(failure_of(clip("b", 0, 2)))
         writer.add_caption(caption_of(clip("b", 1, 2)))
@@ -42,7 +42,7 @@ def test_a_round_trip_keeps_every_value(tmp_path: Path) -> None:
     layout = written(tmp_path)
     storage = storage_for(layout.uri, StorageConfig())
     first, second = iter_rows(storage, layout, Table.CAPTIONS)
-    plain = PlainComparison(equal=True, decode_s=1.5, output_tokens=11)
+    plain = PlainComparison(equal=True, prefill_s=0.2, decode_s=1.5, output_tokens=11)
     assert first == caption_of(clip("a"), plain=plain, text="Ein Hund, 犬 🐕")
     assert second == caption_of(clip("b", 1, 2))
     assert second["plain_equal"] is None

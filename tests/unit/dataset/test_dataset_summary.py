@@ -1,7 +1,7 @@
 """The summary is arithmetic: totals, ratios of totals, and an interval that contains the truth."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -55,7 +55,9 @@ def test_the_plain_comparison_is_paired() -> None:
     compared = [
         (
             replace(STATS, output_tokens=100, decode_s=float(s)),
-            PlainComparison(equal=index % 4 != 0, decode_s=float(s * r), output_tokens=100),
+            PlainComparison(
+                equal=index % 4 != 0, prefill_s=0.1, decode_s=float(s * r), output_tokens=100
+            ),
         )
         for index, (s, r) in enumerate(zip(seconds, ratio, strict=True))
     ]
@@ -65,3 +67,10 @@ def test_the_plain_comparison_is_paired() -> None:
     assert plain.speed_up == pytest.approx(2.0, abs=0.02)
     assert plain.speed_up_high - plain.speed_up_low < 0.05
     assert summarize_plain(compared) == plain
+    assert set(asdict(plain)) == {
+        "num_clips",
+        "equal_share",
+        "speed_up",
+        "speed_up_low",
+        "speed_up_high",
+    }

@@ -1,5 +1,8 @@
 """Guards the engine: batches equal solo runs, and a share of clips is compared with plain."""
 
+import weakref
+from itertools import pairwise
+
 import pytest
 
 from pipeline.config import GenerationConfig, PromptConfig, SpeculationConfig
@@ -68,6 +71,7 @@ def test_every_clip_is_compared_at_share_1():
         assert caption.plain.equal
         assert caption.plain.output_tokens == len(caption.token_ids)
         assert caption.plain.decode_s > 0
+        assert caption.plain.prefill_s > 0
 
 
 def test_a_share_is_chosen_by_clip_and_not_by_batch():
@@ -104,6 +108,60 @@ def test_sessions_are_kept_and_grow_with_the_longest_request():
     captioner.caption(requests([tiny_clip(300)]))
     assert len(target.sessions) == num_opened + 1
     assert target.sessions[-1].num_slots == max(s.num_slots for s in target.sessions)
+
+
+class LastSessionVideoLM(ScriptedVideoLM):
+    """Counts the sessions opened, and those alive at every opening; keeps none itself."""
+
+    def __init__(self, script):
+        super().__init__(script)
+        self.alive = weakref.WeakSet()
+        self.alive_at_opening = []
+
+    def open_session(self, num_slots, max_length, tapped_layer):
+        self.alive_at_opening.append(len(self.alive))
+        session = super().open_session(num_slots, max_length, tapped_layer)
+        self.alive.add(session)
+        return session
+
+
+@pytest.mark.parametrize("plain_share", [0.0, 1.0])
+def test_the_old_session_is_gone_before_a_larger_one_is_opened(plain_share):
+    """Both at once would need twice the memory of the caches, which is most of a device's."""
+    target, draft = LastSessionVideoLM(Script()), LastSessionVideoLM(Script(agreement=0.7))
+    captioner = CaptionEngine(
+        target, draft, GenerationConfig(max_tokens=9), SpeculationConfig(plain_share=plain_share)
+    )
+    for batch in ([tiny_clip(1)], CLIPS, [tiny_clip(150)], [tiny_clip(400)]):
+        captioner.caption(requests(batch))
+    for model in (target, draft):
+        assert model.alive_at_opening == [0, 0, 0, 0]
+        assert len(model.alive) == 1
+
+
+def test_clips_that_get_longer_bit_by_bit_seldom_need_a_session():
+    captioner, target = engine(max_tokens=3)
+    for num_visual_tokens in range(200, 3000, 50):
+        prompt = scripted_prompt([4, 5], num_visual_tokens)
+        captioner.caption([CaptionRequest(str(num_visual_tokens), prompt, prompt)])
+    lengths = [session.max_length for session in target.sessions]
+    assert all(after >= 1.25 * before for before, after in pairwise(lengths))
+    assert len(lengths) < 12
+
+
+def test_a_session_that_does_not_fit_the_memory_leaves_a_usable_engine():
+    captioner, target = engine(draft=False, method="none")
+    captioner.caption(requests(CLIPS[:1]))
+    open_session = target.open_session
+
+    def out_of_memory(num_slots, max_length, tapped_layer):
+        raise MemoryError
+
+    target.open_session = out_of_memory
+    with pytest.raises(MemoryError):
+        captioner.caption(requests([tiny_clip(300)]))
+    target.open_session = open_session
+    assert len(captioner.caption(requests(CLIPS[:1]))) == 1
 
 
 def test_an_empty_batch():
