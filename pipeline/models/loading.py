@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import torch
@@ -11,19 +12,30 @@ from transformers import AutoProcessor
 from pipeline.config import ModelConfig, ModelsConfig
 from pipeline.models.checkpoint import find_checkpoint
 from pipeline.models.errors import ModelLoadError, PairError
+from pipeline.models.generation_settings import settings_not_applied
 from pipeline.models.registry import family_of
 from pipeline.models.transformers_model import TransformersVideoLM
+
+_LOG = logging.getLogger(__name__)
 
 
 def load_pair(config: ModelsConfig) -> tuple[TransformersVideoLM, TransformersVideoLM | None]:
     """Load the target and, if there is one, its draft, and check that they fit.
 
+    Warns of what the target's generation config asks for and captions don't follow.
     Raises ModelLoadError or PairError.
     """
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     device = resolve_device(config.device)
     target = load_model(config.target, device)
+    if ignored := settings_not_applied(target.model.generation_config):
+        _LOG.warning(
+            "%s: captions are plain greedy; its generation config also asks for %s, which is not "
+            "applied",
+            target.model_id,
+            ", ".join(ignored),
+        )
     if config.draft is None:
         return target, None
     draft = load_model(config.draft, device)

@@ -219,6 +219,29 @@ class TestPair:
         with pytest.raises(PairError, match=f"'zebra' has id none in the target and {size}"):
             self.load_pair(pristine, other)
 
+    def test_settings_that_change_greedy_captions_are_named_once(self, pristine, folder, caplog):
+        """``generate`` would apply them: a caption then differs from ours, and nobody knows why."""
+        edit_json(
+            folder / "generation_config.json",
+            do_sample=True,
+            temperature=1e-6,
+            repetition_penalty=1.05,
+            no_repeat_ngram_size=3,
+            suppress_tokens=[7, 8],
+            min_length=0,
+            num_beams=1,
+        )
+        self.load_pair(folder, pristine)
+        (warning,) = caplog.messages
+        assert str(folder) in warning
+        assert "repetition_penalty=1.05, no_repeat_ngram_size=3, suppress_tokens=[7, 8]" in warning
+        assert not any(name in warning for name in ("temperature", "min_length", "num_beams"))
+
+    def test_the_drafts_settings_change_no_caption(self, pristine, folder, caplog):
+        edit_json(folder / "generation_config.json", repetition_penalty=1.05)
+        self.load_pair(pristine, folder)
+        assert not caplog.messages
+
     def test_ends_that_differ(self, pristine, folder):
         edit_json(folder / "generation_config.json", eos_token_id=[2, 5])
         with pytest.raises(PairError, match=r"different tokens: \[2\] and \[2, 5\]"):
