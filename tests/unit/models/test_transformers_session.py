@@ -1,5 +1,7 @@
 """Guards the DecodeSession contract on real models: a row depends on its own tokens alone."""
 
+import gc
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -241,3 +243,18 @@ class TestMisuse:
     def test_a_layer_that_is_not_there(self, pair):
         with pytest.raises(ValueError, match="tapped layer"):
             open_session(pair, tapped_layer=3)
+
+
+@pytest.mark.parametrize("tapped_layer", [None, 1])
+def test_a_session_let_go_frees_its_cache_at_once(pair, prompts, tapped_layer):
+    """The engine opens a larger session right after: nothing may wait for the cycle collector."""
+    session = open_session(pair, tapped_layer=tapped_layer)
+    session.prefill(0, prompts[0])
+    session.forward([0], [TOKENS])
+    cache = weakref.ref(session._cache)
+    gc.disable()
+    try:
+        del session
+        assert cache() is None
+    finally:
+        gc.enable()
