@@ -104,9 +104,6 @@ class MemoryStorage:
     def stat(self, uri: str) -> VideoObject:
         return VideoObject(uri, "e", len(self.read_bytes(uri)))
 
-    def exists(self, uri: str) -> bool:
-        return uri in self.objects
-
     def open(self, uri: str, etag: str | None = None) -> BinaryIO:
         return io.BytesIO(self.read_bytes(uri))
 

@@ -32,6 +32,8 @@ class Answer(Enum):
 
     SLOW_DOWN = auto()  # 503 SlowDown, the request is not carried out
     DENIED = auto()  # 403 AccessDenied, the request is not carried out
+    EXPIRED = auto()  # 400 ExpiredToken, the request is not carried out
+    UNKNOWN_KEY = auto()  # 403 InvalidAccessKeyId, the request is not carried out
     CONFLICT = auto()  # 409 ConditionalRequestConflict, the request is not carried out
     LOST = auto()  # the request IS carried out, the connection is dropped before the answer
     TRUNCATED = auto()  # all headers, half the body
@@ -40,6 +42,8 @@ class Answer(Enum):
 _STATUS = {
     Answer.SLOW_DOWN: ("503 Slow Down", "SlowDown"),
     Answer.DENIED: ("403 Forbidden", "AccessDenied"),
+    Answer.EXPIRED: ("400 Bad Request", "ExpiredToken"),
+    Answer.UNKNOWN_KEY: ("403 Forbidden", "InvalidAccessKeyId"),
     Answer.CONFLICT: ("409 Conflict", "ConditionalRequestConflict"),
 }
 

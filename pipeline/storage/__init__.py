@@ -9,6 +9,7 @@ from pipeline.storage.base import Opener, Storage, storage_for
 from pipeline.storage.errors import (
     AccessDeniedError,
     AlreadyExistsError,
+    CredentialsError,
     NotFoundError,
     ObjectChangedError,
     StorageError,
@@ -20,6 +21,7 @@ from pipeline.storage.uris import join_uri, parent_uri, resolve_uri, uri_suffix
 __all__ = [
     "AccessDeniedError",
     "AlreadyExistsError",
+    "CredentialsError",
     "NotFoundError",
     "ObjectChangedError",
     "Opener",

@@ -28,10 +28,6 @@ class Storage(Protocol):
         """Size and etag of one object. NotFoundError if there is none."""
         ...
 
-    def exists(self, uri: str) -> bool:
-        """Whether there is such an object."""
-        ...
-
     def open(self, uri: str, etag: str | None = None) -> BinaryIO:
         """A seekable reader; with an ``etag``, of exactly that version (ObjectChangedError)."""
         ...

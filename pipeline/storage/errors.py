@@ -26,9 +26,15 @@ class NotFoundError(StorageError):
 
 
 class AccessDeniedError(StorageError):
-    """The credentials (or their absence) don't allow it; never retried."""
+    """The credentials are good but don't allow this; never retried."""
 
     code = "access_denied"
+
+
+class CredentialsError(StorageError):
+    """No credentials, or none that the server accepts (expired, unknown): no object is in reach."""
+
+    code = "credentials"
 
 
 class ObjectChangedError(StorageError):

@@ -32,10 +32,6 @@ class LocalStorage:
         with _translated(path):
             return _video_object(path, os.stat(path))
 
-    def exists(self, uri: str) -> bool:
-        """Whether there is such a file."""
-        return os.path.isfile(local_path(uri))
-
     def open(self, uri: str, etag: str | None = None) -> BinaryIO:
         """A buffered file. The etag is checked on the open file, so not raced by a rename."""
         path = local_path(uri)

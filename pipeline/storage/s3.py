@@ -16,6 +16,7 @@ from pipeline.records import VideoObject
 from pipeline.storage.errors import (
     AccessDeniedError,
     AlreadyExistsError,
+    CredentialsError,
     NotFoundError,
     ObjectChangedError,
     StorageError,
@@ -26,13 +27,23 @@ from pipeline.storage.uris import S3_SCHEME, split_s3
 
 READ_AHEAD_BYTES = 2 << 20  # one request: a group of pictures, or the index of an hour
 LIST_PAGE_KEYS = 1000  # the most that S3 gives
-CONNECT_TIMEOUT_S = 10
-READ_TIMEOUT_S = 60
+# All attempts at a server that stalls end before video.limits.timeout_s does: it is the server's
+# fault (TransientStorageError, ends the run), not the video's (a timeout, a failure row).
+CONNECT_TIMEOUT_S = 20
+READ_TIMEOUT_S = 20
 MAX_CONNECTIONS = 64
 
-_DENIED_CODES = frozenset(
-    {"ExpiredToken", "InvalidToken", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
+_CREDENTIAL_CODES = frozenset(
+    {
+        "ExpiredToken",
+        "InvalidToken",
+        "TokenRefreshRequired",
+        "InvalidAccessKeyId",
+        "SignatureDoesNotMatch",
+        "RequestTimeTooSkewed",  # this machine's clock makes every signature invalid
+    }
 )
+_UNEXPLAINED_CODES = frozenset({"400", "403"})  # an answer to HEAD has no body to say more
 _TRANSIENT_CODES = frozenset(
     {"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded"}
 )
@@ -92,14 +103,6 @@ class S3Storage:
         """Size and etag of one object."""
         return self._stat(uri, {})
 
-    def exists(self, uri: str) -> bool:
-        """Whether there is such an object."""
-        try:
-            self.stat(uri)
-        except NotFoundError:
-            return False
-        return True
-
     def open(self, uri: str, etag: str | None = None) -> BinaryIO:
         """A buffered range reader of one version: every request says If-Match.
 
@@ -131,7 +134,20 @@ class S3Storage:
         self._call(uri, "put_object", request, precondition=AlreadyExistsError)
 
     def _stat(self, uri: str, conditions: dict[str, Any]) -> VideoObject:
-        answer = self._call(uri, "head_object", {**_address(uri), **conditions})
+        request = {**_address(uri), **conditions}
+
+        def head() -> dict[str, Any]:
+            with _translated(uri, ObjectChangedError):
+                try:
+                    answer: dict[str, Any] = self._client.head_object(**request)
+                except botocore_errors.ClientError as error:
+                    if _code(error) in _UNEXPLAINED_CODES:
+                        # whether credentials or permissions are at fault says the answer to a GET
+                        self._client.get_object(**request, Range="bytes=0-0")["Body"].close()
+                    raise
+            return answer
+
+        answer = retrying(head, self._max_attempts)
         return VideoObject(uri, answer["ETag"].strip('"'), answer["ContentLength"])
 
     def _get(self, uri: str, conditions: dict[str, Any], length: int | None = None) -> bytes:
@@ -221,7 +237,7 @@ def _translated(uri: str, precondition: type[StorageError]) -> Iterator[None]:
         botocore_errors.PartialCredentialsError,
         botocore_errors.CredentialRetrievalError,
     ) as error:
-        raise AccessDeniedError(uri, f"no credentials ({type(error).__name__})") from error
+        raise CredentialsError(uri, f"no credentials ({type(error).__name__})") from error
     except botocore_errors.BotoCoreError as error:
         raise StorageError(uri, f"request not possible ({type(error).__name__})") from error
 
@@ -230,15 +246,23 @@ def _from_answer(
     uri: str, error: botocore_errors.ClientError, precondition: type[StorageError]
 ) -> StorageError:
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    code = error.response.get("Error", {}).get("Code", "")
+    code = _code(error)
     said = f"HTTP {status} {code}".strip()
     if status == 412:
         meaning = "exists already" if precondition is AlreadyExistsError else "changed since listed"
         return precondition(uri, f"the object {meaning} ({said})")
     if status == 404:
         return NotFoundError(uri, f"no such object or bucket ({said})")
-    if status in (401, 403) or code in _DENIED_CODES:
+    if status == 401 or code in _CREDENTIAL_CODES:
+        return CredentialsError(uri, f"the server does not accept the credentials ({said})")
+    if status == 403:
         return AccessDeniedError(uri, f"access denied ({said})")
     if status in _TRANSIENT_STATUS or code in _TRANSIENT_CODES:
         return TransientStorageError(uri, f"the server can't now ({said})")
     return StorageError(uri, f"the server refused ({said})")
+
+
+def _code(error: botocore_errors.ClientError) -> str:
+    """S3's name of the error; the HTTP status in digits if the answer has no body."""
+    code: str = error.response.get("Error", {}).get("Code", "")
+    return code

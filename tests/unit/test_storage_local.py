@@ -72,7 +72,6 @@ def test_missing_things_are_named(storage: Storage, tmp_path: Path) -> None:
         list(storage.list(str(tmp_path / "nowhere")))
     with pytest.raises(NotFoundError, match="nothing"):
         storage.open(str(tmp_path / "nothing"))
-    assert not storage.exists(str(tmp_path / "nothing"))
 
 
 def test_put_if_absent_keeps_the_first_and_leaves_nothing_aside(

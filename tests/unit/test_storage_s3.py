@@ -1,6 +1,7 @@
 """S3 storage against a real server over HTTP: what pipeline.storage promises of S3."""
 
 import pickle
+import socket
 import subprocess
 import sys
 
@@ -8,10 +9,12 @@ import botocore.exceptions
 import pytest
 from s3_server import CREDENTIALS, Answer, S3Bucket
 
+from pipeline.config import DecodeLimits, StorageConfig
 from pipeline.records import VideoObject
 from pipeline.storage import (
     AccessDeniedError,
     AlreadyExistsError,
+    CredentialsError,
     NotFoundError,
     ObjectChangedError,
     Opener,
@@ -68,7 +71,6 @@ def test_a_key_is_verbatim_in_every_operation(
     (found,) = storage.list(s3_bucket.uri(""))
     assert found.uri == uri
     assert storage.stat(uri) == found
-    assert storage.exists(uri)
     with storage.open(found.uri, found.etag) as stream:
         assert stream.read() == key.encode()
     with pytest.raises(AlreadyExistsError):
@@ -183,7 +185,52 @@ def test_denied_and_missing_are_not_retried(storage: Storage, s3_bucket: S3Bucke
     with pytest.raises(NotFoundError):
         list(storage.list("s3://no-such-bucket-here/x"))
     assert len(s3_bucket.server.requests) == 3
-    assert not storage.exists(s3_bucket.uri("k"))
+
+
+@pytest.mark.parametrize("answer", [Answer.EXPIRED, Answer.UNKNOWN_KEY])
+def test_bad_credentials_are_not_a_forbidden_object(
+    answer: Answer, storage: Storage, s3_bucket: S3Bucket
+) -> None:
+    """An expired token is about every object; HEAD has no body that says so, so a GET is asked."""
+    s3_bucket.server.fail_next("GET", answer, answer)
+    with pytest.raises(CredentialsError, match="does not accept the credentials"):
+        storage.read_bytes(s3_bucket.uri("k"))
+    num_heads = 2 if answer is Answer.EXPIRED else 1  # botocore asks for the region after a 400
+    s3_bucket.server.fail_next("HEAD", *[answer] * num_heads)
+    with pytest.raises(CredentialsError):
+        storage.open(s3_bucket.uri("k"))
+    assert s3_bucket.server.faults == []
+    s3_bucket.server.fail_next("HEAD", Answer.DENIED)
+    s3_bucket.server.fail_next("GET", Answer.DENIED)
+    with pytest.raises(AccessDeniedError):
+        storage.open(s3_bucket.uri("k"))
+
+
+def test_no_credentials_are_an_error_of_their_own(
+    s3_bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker without a role must not make a failure row of every video."""
+    for name in CREDENTIALS:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    config = s3_bucket.config.model_copy(update={"max_attempts": 3})  # a client of its own
+    with pytest.raises(CredentialsError, match="no credentials"):
+        storage_for("s3://b/k", config).stat("s3://b/k")
+
+
+def test_a_server_that_stalls_is_transient(
+    s3_bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It accepts the connection and says nothing: the reader gives up, in time by default."""
+    attempts = StorageConfig().max_attempts
+    longest_s = attempts * s3.READ_TIMEOUT_S + sum(retry.full_jitter_s(n, 1.0) for n in range(1, 5))
+    assert longest_s < DecodeLimits().timeout_s
+    monkeypatch.setattr(s3, "READ_TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        config = s3_bucket.config.model_copy(update={"endpoint_url": url, "max_attempts": 2})
+        with pytest.raises(TransientStorageError, match="ReadTimeout"):
+            storage_for("s3://b/k", config).open("s3://b/k")
 
 
 def test_an_unreachable_server_is_transient(s3_bucket: S3Bucket) -> None:
