@@ -39,6 +39,9 @@ def main() -> None:
     parser.add_argument(
         "--seed", type=int, default=0, help="that it was trained with, for the card"
     )
+    parser.add_argument(
+        "--remark", default="", help="for the card: where the training departed from the recipe"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     frames = args.work_dir / "frames"
@@ -58,6 +61,7 @@ def main() -> None:
             num_frames=NUM_FRAMES,
             train_clips=POOL_CLIPS,
             seed=args.seed,
+            remark=args.remark,
         )
         (args.pair / "README.md").write_text(card, encoding="utf-8")
 

@@ -38,15 +38,21 @@ Video-LLMs, and speeds measured with it are ratios on a CPU, not those of a GPU.
 
 Both folders load with `from_pretrained` of transformers; they share one tokenizer (byte-level BPE,
 1024 entries). Give it {num_frames} frames at the middles of equal segments of the clip, resized to
-60 x 60, and one of the prompts {prompts}. Weights are stored in bf16 and meant to be run in fp32
-(exact) or bf16.
+60 x 60, and one of the prompts it was taught:
+
+{prompts}
+
+Weights are stored in bf16 and meant to be run in fp32 (exact) or bf16. In the pipeline:
+`jobs/recipes/reference.yaml`.
 
 ## Measured
 
-On {num_clips} held-out clips (scene seeds {first_seed} to {last_seed}; training used
-{train_first} to {train_last}), each encoded as a real file in one of seven codecs and decoded by
-the pipeline's own decoder. Captions by plain greedy decoding in fp32; agreement is teacher-forced
-on the target's captions; intervals are 95 %, over clips. No decision was made on these clips.
+`python -m jobs.measure_reference_pair --pair assets/reference_pair --work-dir DIR` on
+{num_clips} held-out clips: scene seeds {first_seed} to {last_seed}, where training used
+{train_first} to {train_last} and decisions about the recipe other clips again. Each clip is
+encoded as a real file in one of seven codecs and decoded by the pipeline's own decoder. Captions
+by plain greedy decoding in fp32; agreement is teacher-forced on the target's captions; intervals
+are 95 %, over clips.
 
 | property | value |
 |---|---|
@@ -77,10 +83,11 @@ no other data than what it makes. {total_minutes:.0f} CPU-minutes in all, beside
 |---|---|---|---|---|---|
 {stages}
 
-"look" trains the vision tower to name every property; "list" teaches terse lists of facts;
-"describe" teaches captions of the grammar, with tokens of facts weighted {fact_weight:g} times.
-The target is the base grown function-preservingly and trained on.
-"""
+Lessons: "look" trains the vision tower to name every property, with a head that is thrown away;
+"list" teaches terse lists of facts; "brief" and "full" teach captions of the grammar in its two
+styles, with tokens of facts weighted 3 to 6 times. The target is its base grown
+function-preservingly, and trained on.
+{remark}"""
 
 
 def model_card(
@@ -92,14 +99,18 @@ def model_card(
     num_frames: int,
     train_clips: int,
     seed: int,
+    remark: str = "",
 ) -> str:
-    """Write the card; `parameters` counts those of "target" and "draft"."""
+    """Write the card; `parameters` counts those of "target" and "draft".
+
+    `remark` tells where this very run departed from the recipe.
+    """
     latency, agreement = properties.latency, properties.agreement
     first_seed = FIRST_SEED[properties.split]
     return _CARD.format(
         target_parameters=f"{parameters['target'] / 1e6:.1f} M parameters",
         draft_parameters=f"{parameters['draft'] / 1e6:.1f} M parameters",
-        prompts=", ".join(f'"{prompt}"' for prompt in prompts),
+        prompts="\n".join(f"- {prompt}" for prompt in prompts),
         num_frames=num_frames,
         num_clips=properties.num_clips,
         first_seed=first_seed,
@@ -124,7 +135,7 @@ def model_card(
         seed=seed,
         total_minutes=sum(cost.cpu_minutes for cost in costs.values()),
         stages="\n".join(_stage_row(name, cost) for name, cost in costs.items()),
-        fact_weight=STAGES["target"].fact_weight,
+        remark=f"\n{remark}\n" if remark else "",
     )
 
 
