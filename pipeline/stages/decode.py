@@ -19,9 +19,26 @@ from pipeline.records import (
     frames_digest,
 )
 from pipeline.stages.attempts import FIRST_ATTEMPT
-from pipeline.storage import Opener, StorageError
+from pipeline.storage import (
+    AccessDeniedError,
+    NotFoundError,
+    ObjectChangedError,
+    Opener,
+    StorageError,
+    UnsupportedUriError,
+)
 from pipeline.video.errors import VideoError
 from pipeline.video.guard import GuardedDecoder
+
+BAD_VIDEO_ERRORS = (
+    VideoError,
+    NotFoundError,
+    ObjectChangedError,
+    AccessDeniedError,
+    UnsupportedUriError,
+)
+"""What is wrong with one video, today and tomorrow. A store that doesn't answer, or credentials
+that it doesn't accept, is wrong with all of them: a failure row for each would be for ever."""
 
 
 class DecodeStage:
@@ -45,25 +62,34 @@ class DecodeStage:
     def __call__(self, planned: PlannedVideo) -> Iterator[DecodedClip | Failure]:
         """Yield one outcome for each clip that is not done yet, or one for a video without a plan.
 
-        What is wrong with the video or its object is a Failure; other exceptions are ours.
+        What is wrong with the video or its object is a Failure; other exceptions, also those of a
+        store that can't be reached, are raised. The time that planning took (s) is spread evenly
+        over the clips that are decoded.
         """
         video = planned.video
         opener = Opener(video.uri, video.etag, self._storage)
+        started_s = time.perf_counter()
         try:
             plan = self._decoder.plan(opener)
-        except (VideoError, StorageError) as error:
+        except BAD_VIDEO_ERRORS as error:
             yield _failure(video, None, error)
             return
-        for index, (start_s, end_s) in enumerate(plan.spans):
-            spec = ClipSpec(video, index, len(plan.spans), start_s, end_s)
-            if spec.clip_id not in planned.done_clip_ids:
-                yield self._decode(opener, plan.info, spec)
+        plan_s = time.perf_counter() - started_s
+        specs = [
+            ClipSpec(video, index, len(plan.spans), start_s, end_s)
+            for index, (start_s, end_s) in enumerate(plan.spans)
+        ]
+        left = [spec for spec in specs if spec.clip_id not in planned.done_clip_ids]
+        for spec in left:
+            yield self._decode(opener, plan.info, spec, plan_s / len(left))
 
-    def _decode(self, opener: Opener, info: VideoInfo, spec: ClipSpec) -> DecodedClip | Failure:
+    def _decode(
+        self, opener: Opener, info: VideoInfo, spec: ClipSpec, plan_share_s: float
+    ) -> DecodedClip | Failure:
         started_s = time.perf_counter()
         try:
             decoded = self._decoder.decode(opener, info, (spec.start_s, spec.end_s))
-        except (VideoError, StorageError) as error:
+        except BAD_VIDEO_ERRORS as error:
             return _failure(spec.video, spec, error)
         return DecodedClip(
             spec=spec,
@@ -71,7 +97,7 @@ class DecodeStage:
             frames=decoded.frames,
             timestamps_s=decoded.timestamps_s,
             frames_digest=frames_digest(decoded.frames, decoded.timestamps_s),
-            decode_s=time.perf_counter() - started_s,
+            decode_s=plan_share_s + time.perf_counter() - started_s,
         )
 
 
