@@ -5,6 +5,7 @@ Field descriptions are the reference documentation; units are in the names.
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -28,6 +29,15 @@ def _plain_url(url: str) -> str:
     return url
 
 
+def _data_uri(uri: str) -> str:
+    """Refuse what an unset variable in a shell leaves: ``""``, ``s3://``, ``s3:///captions``."""
+    if not uri.removeprefix("file://").strip():
+        raise ValueError("empty; a folder or s3://bucket/prefix is wanted")
+    if uri.startswith("s3:") and not re.match(r"s3://[^/\s]", uri):
+        raise ValueError("no bucket; s3://bucket/prefix is wanted")
+    return uri
+
+
 def _suffixes(suffixes: tuple[str, ...]) -> tuple[str, ...]:
     for suffix in suffixes:
         if not suffix.startswith(".") or suffix != suffix.lower():
@@ -38,7 +48,7 @@ def _suffixes(suffixes: tuple[str, ...]) -> tuple[str, ...]:
 class InputConfig(Section):
     """Which videos."""
 
-    uri: str
+    uri: Annotated[str, AfterValidator(_data_uri)]
     """A folder, an `s3://bucket/prefix`, or a manifest (Parquet, CSV, JSONL: column `uri`)."""
     extensions: Annotated[tuple[str, ...], AfterValidator(_suffixes)] = (
         ".mp4",
@@ -63,7 +73,7 @@ class InputConfig(Section):
 class OutputConfig(Section):
     """Where the data set goes."""
 
-    uri: str
+    uri: Annotated[str, AfterValidator(_data_uri)]
     """A folder or an `s3://bucket/prefix`; one config digest is one folder below."""
     rows_per_part: int = Field(default=10_000, ge=1)
     """A part is committed at the latest when it has this many rows."""
@@ -95,6 +105,7 @@ class FrameSamplingConfig(Section):
     """Which frames of a clip the model sees; always spread over the whole clip."""
 
     policy: SamplingPolicy = SamplingPolicy.UNIFORM
+    """uniform: a number of frames; fps: a rate."""
     num_frames: int = Field(default=64, ge=1)
     """uniform: this many frames (fewer only if the clip has fewer)."""
     fps: float = Field(default=2.0, gt=0)
@@ -115,6 +126,7 @@ class ClipConfig(Section):
     """How a video is cut into clips."""
 
     policy: ClipPolicy = ClipPolicy.WHOLE
+    """whole: a video is one clip; windows: equal lengths; scenes: cut where the picture changes."""
     window_s: float = Field(default=30.0, gt=0)
     """windows: length of one, s; a last one shorter than min_clip_s joins the one before."""
     scene_threshold: float = Field(default=27.0, gt=0)
@@ -147,8 +159,11 @@ class FrameSizeConfig(Section):
 class DecodeLimits(Section):
     """What a hostile file can't pass."""
 
+    plan_timeout_s: float = Field(default=600.0, gt=0)
+    """Wall clock for probing a video and cutting it into clips, s; then the decode process is
+    killed. Scenes are found by decoding all of it, and files without an index are read whole."""
     timeout_s: float = Field(default=120.0, gt=0)
-    """Wall clock for probing a video, and for each clip, s; then the decode process is killed."""
+    """Wall clock for decoding one clip, s; then the decode process is killed."""
     max_source_pixels: int = Field(default=8192 * 4320, ge=1)
     """Most pixels of a source frame."""
     max_duration_s: float = Field(default=6 * 3600.0, gt=0)
@@ -161,9 +176,13 @@ class VideoConfig(Section):
     """From file to frames."""
 
     sampling: FrameSamplingConfig = FrameSamplingConfig()
+    """Which frames of a clip the model sees."""
     clips: ClipConfig = ClipConfig()
+    """How a video is cut into clips."""
     frame_size: FrameSizeConfig = FrameSizeConfig()
+    """How large the frames are that the model sees."""
     limits: DecodeLimits = DecodeLimits()
+    """What a hostile file can't pass."""
 
 
 class ModelConfig(Section):
@@ -181,7 +200,9 @@ class ModelsConfig(Section):
     """The pair."""
 
     target: ModelConfig
+    """The model whose captions are written."""
     draft: ModelConfig | None = None
+    """The small model that proposes tokens; None is for speculation.method = none."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1` or `auto`."""
     num_threads: int | None = Field(default=None, ge=1)
@@ -194,6 +215,7 @@ class PromptConfig(Section):
     id: str = "default"
     """Name of the prompt, a column of the data set."""
     text: str = "Describe this video in detail."
+    """The user message; the video comes before it."""
     system: str | None = None
     """System message; None leaves the chat template's own."""
 
@@ -218,6 +240,7 @@ class SpeculationConfig(Section):
     """How tokens are decided."""
 
     method: SpeculationMethod = SpeculationMethod.EXACT
+    """none: the target alone; exact: a draft proposes, and the caption is the target's own."""
     num_speculative_tokens: int = Field(default=4, ge=1, le=64)
     """K: tokens that the draft proposes per target step."""
     plain_share: float = Field(default=0.0, ge=0, le=1)
@@ -254,15 +277,30 @@ class RunConfig(Section):
     """Everything about a run."""
 
     input: InputConfig
+    """Which videos."""
     output: OutputConfig
+    """Where the data set goes."""
     storage: StorageConfig = StorageConfig()
+    """How to reach S3."""
     video: VideoConfig = VideoConfig()
+    """From file to frames."""
     models: ModelsConfig
+    """The pair."""
     prompt: PromptConfig = PromptConfig()
+    """What the model is asked."""
     generation: GenerationConfig = GenerationConfig()
+    """When a caption ends."""
     speculation: SpeculationConfig = SpeculationConfig()
+    """How tokens are decided."""
     failures: FailureBudget = FailureBudget()
+    """When a run counts as failed although it went to the end."""
     cluster: ClusterConfig = ClusterConfig()
+    """How much of the Ray cluster the job takes."""
+
+    @property
+    def effective_draft(self) -> ModelConfig | None:
+        """The draft model, if the speculation method asks one."""
+        return None if self.speculation.method is SpeculationMethod.NONE else self.models.draft
 
     @model_validator(mode="after")
     def _speculation_has_a_draft(self) -> Self:

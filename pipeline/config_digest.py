@@ -10,7 +10,15 @@ from typing import Any
 
 import yaml
 
-from pipeline.config import ModelConfig, RunConfig
+from pipeline.config import (
+    ClipPolicy,
+    ModelConfig,
+    RunConfig,
+    SamplingPolicy,
+    SpeculationConfig,
+    SpeculationMethod,
+    VideoConfig,
+)
 
 _DIGEST_BYTES = 8
 _USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")
@@ -26,28 +34,56 @@ def config_digest(config: RunConfig) -> str:
     """16 hex digits of everything that changes captions or their statistics.
 
     In: video (but its limits), models (name, revision, dtype), prompt, generation (but
-    ``max_num_seqs``), speculation. Out: where data comes from and goes to, how failures are judged,
-    and what only makes a run faster or safer, so that tuning never captions a corpus again.
-    Pin the models' revisions before: a branch name digests as a name. A model folder that has a
-    revision (its content) counts by its last name, so that a data set does not depend on where the
-    project was checked out.
+    ``max_num_seqs``), speculation (but ``plain_share``); of these only what has an effect: the
+    fields of the chosen policies, and a draft only if it is asked. Out: where data comes from and
+    goes to, how failures are judged, and what only makes a run faster or safer, so that tuning
+    never captions a corpus again.
+    Pin the models before: a branch name digests as a name. A model folder with a revision (its
+    content) counts by its last name, so that a data set does not depend on where the project was
+    checked out.
     """
-    models = config.models
     meaning = {
-        "video": config.video.model_dump(mode="json", exclude={"limits"}),
-        "target": _model_meaning(models.target),
-        "draft": _model_meaning(models.draft) if models.draft else None,
+        "video": _video_meaning(config.video),
+        "target": _model_meaning(config.models.target),
+        "draft": _model_meaning(config.effective_draft) if config.effective_draft else None,
         "prompt": config.prompt.model_dump(mode="json"),
         "generation": config.generation.model_dump(mode="json", exclude={"max_num_seqs"}),
-        "speculation": config.speculation.model_dump(mode="json"),
+        "speculation": _speculation_meaning(config.speculation),
     }
     canonical = json.dumps(meaning, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.blake2b(canonical.encode(), digest_size=_DIGEST_BYTES).hexdigest()
 
 
+SAMPLING_FIELDS: dict[SamplingPolicy, set[str]] = {
+    SamplingPolicy.UNIFORM: {"policy", "num_frames"},
+    SamplingPolicy.FPS: {"policy", "fps", "max_frames"},
+}
+CLIP_FIELDS: dict[ClipPolicy, set[str]] = {
+    ClipPolicy.WHOLE: {"policy"},
+    ClipPolicy.WINDOWS: {"policy", "window_s", "min_clip_s"},
+    ClipPolicy.SCENES: {"policy", "scene_threshold", "min_clip_s"},
+}
+
+
+def _video_meaning(video: VideoConfig) -> dict[str, Any]:
+    sampling, clips, size = video.sampling, video.clips, video.frame_size
+    size_fields = {"fixed_px"} if size.fixed_px else set(type(size).model_fields)
+    return {
+        "sampling": sampling.model_dump(mode="json", include=SAMPLING_FIELDS[sampling.policy]),
+        "clips": clips.model_dump(mode="json", include=CLIP_FIELDS[clips.policy]),
+        "frame_size": size.model_dump(mode="json", include=size_fields),
+    }
+
+
+def _speculation_meaning(speculation: SpeculationConfig) -> dict[str, Any]:
+    if speculation.method is SpeculationMethod.NONE:
+        return speculation.model_dump(mode="json", include={"method"})
+    return speculation.model_dump(mode="json", exclude={"plain_share"})
+
+
 def _model_meaning(model: ModelConfig) -> dict[str, Any]:
     path = PurePath(model.name)
-    is_folder = model.name.startswith(("/", "./", "../")) and model.revision is not None
+    is_folder = path.is_absolute() and model.revision is not None
     return {
         "name": path.name if is_folder else model.name,
         "revision": model.revision,

@@ -10,8 +10,6 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.config_digest import mask_secrets
 
-EXIT_CODE = 2
-
 Location = tuple[int | str, ...]
 
 

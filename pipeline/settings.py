@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     CliSettingsSource,
@@ -29,6 +30,7 @@ from pipeline.config_errors import ConfigError, Location, explain, nearest
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 RECIPES = PROJECT_ROOT / "jobs" / "recipes"
 ENV_PREFIX = "LVSPEC_"
+NOT_SET = "None"
 
 SHORT_FLAGS = {
     "--input": "--input.uri",
@@ -59,7 +61,7 @@ class JobOptions(BaseModel):
     address: str | None = None
     """Ray cluster to connect to; without it what Ray finds (RAY_ADDRESS), or a local one."""
     run_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Name of the run's folder; None makes one from the time."""
+    """Name of the run's folder, a new one for every run; None makes one from the time."""
     log_format: Literal["text", "json"] = "text"
     """Log lines for people or for machines."""
 
@@ -83,6 +85,18 @@ class _CommandLine(JobOptions, RunConfig, BaseSettings):
     """YAML file; may be partial, and may build on a recipe (`recipe: NAME`)."""
     recipe: str | None = None
     """Shipped configuration to start from (names below)."""
+
+
+class _Environment(EnvSettingsSource):
+    """Values are spelt as on the command line, ``a,b`` a list and ``None`` not set; or as JSON."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        """What the value of a list or a section means."""
+        if value == NOT_SET:
+            return value  # replaced where all values are
+        if isinstance(value, str) and not value.lstrip().startswith(("[", "{")):
+            return value.split(",")
+        return super().decode_complex_value(field_name, field, value)
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -133,11 +147,6 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-def load_recipe(name: str) -> dict[str, Any]:
-    """A recipe's values; ConfigError if there is none of that name."""
-    return _recipe_layer(name).values
-
-
 def _parse_flags(argv: list[str]) -> dict[str, Any]:
     source: CliSettingsSource[ArgumentParser] = CliSettingsSource(_CommandLine)
     parser = source.root_parser
@@ -173,6 +182,7 @@ def _describe(parser: ArgumentParser) -> None:
         f"short spellings:\n{shorts}\n\n"
         f"recipes: {', '.join(recipe_names())}\n\n"
         f"environment: {ENV_PREFIX}SECTION__KEY=value, e.g. {ENV_PREFIX}SPECULATION__METHOD=none\n"
+        "  values as on the command line: None is not set, lists are A,B; JSON works as well\n"
         "precedence: command line > environment > config file > recipe > defaults\n"
         "`None` as a value means not set. Units are in the names: _s seconds, _px pixels."
     )
@@ -185,7 +195,7 @@ def _environment_layer() -> _Layer:
         if section.startswith(ENV_PREFIX) and section not in sections:
             raise ConfigError(f"unknown environment variable {name}{nearest(section, sections)}")
     try:
-        values = EnvSettingsSource(_CommandLine)()
+        values = _Environment(_CommandLine, env_parse_none_str=NOT_SET)()
     except SettingsError as error:
         raise ConfigError(f"environment: {error}") from error
     known = {name: value for name, value in values.items() if name in RunConfig.model_fields}

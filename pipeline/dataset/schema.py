@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import PurePath
 from typing import Any
 
 import pyarrow as pa
@@ -118,14 +119,14 @@ class RunLabels:
     @classmethod
     def of(cls, config: RunConfig, digest: str, run_id: str) -> RunLabels:
         """Labels of a run by a config whose revisions are resolved, and the digest of it."""
-        draft = config.models.draft
+        draft = config.effective_draft
         return cls(
             run_id=run_id,
             config_digest=digest,
             prompt_id=config.prompt.id,
-            model_id=config.models.target.name,
+            model_id=_model_id(config.models.target.name),
             model_revision=config.models.target.revision,
-            draft_model_id=draft.name if draft else None,
+            draft_model_id=_model_id(draft.name) if draft else None,
             draft_model_revision=draft.revision if draft else None,
         )
 
@@ -216,6 +217,12 @@ def _run_columns(attempt: int, labels: RunLabels, created_at: datetime) -> dict[
         "run_id": labels.run_id,
         "created_at": created_at,
     }
+
+
+def _model_id(name: str) -> str:
+    """A hub name as it is; of an absolute folder the last two names, which fit every machine."""
+    path = PurePath(name)
+    return "/".join(path.parts[1:][-2:]) if path.is_absolute() else name
 
 
 def _text(value: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,15 +68,17 @@ def find_checkpoint(config: ModelConfig) -> Checkpoint:
 def pin_revision(config: ModelConfig) -> ModelConfig:
     """The same model at the commit, or with the folder's content, that it has now.
 
+    A folder's name becomes absolute, so that it means and digests the same wherever it is read.
     Reads no weights from the hub: a driver pins what its workers will load. Raises ModelLoadError.
     """
     folder = Path(config.name).expanduser()
+    name = config.name
     if folder.is_dir():
-        revision = find_checkpoint(config).revision
+        name, revision = os.path.abspath(folder), find_checkpoint(config).revision
     else:
-        _refuse_missing_folder(config.name)
-        revision = _commit_of(config.name, config.revision)
-    return config.model_copy(update={"revision": revision})
+        _refuse_missing_folder(name)
+        revision = _commit_of(name, config.revision)
+    return config.model_copy(update={"name": name, "revision": revision})
 
 
 def folder_digest(folder: Path) -> str:

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -80,31 +80,33 @@ class GuardedDecoder:
         binary file; it is called in the child. Raises VideoError; what the opener raises other than
         OSError comes through as it is.
         """
-        with self._request(Stage.PROBE, PlanRequest(source)) as child:
+        with self._request(Stage.PROBE, PlanRequest(source), "plan_timeout_s") as child:
             info, spans = child.receive()
         return VideoPlan(info, spans)
 
     def decode(self, source: VideoSource, info: VideoInfo, span: Span) -> DecodedFrames:
         """The sampled frames of one clip (see decode_frames). Raises VideoError."""
         request = decoder_process.DecodeRequest(source, info, span)
-        with self._request(Stage.DECODE, request) as child:
+        with self._request(Stage.DECODE, request, "timeout_s") as child:
             header: FramesHeader = child.receive()
             frames = np.empty(header.shape, np.uint8)
             child.receive_bytes(frames.reshape(-1).data)
         return DecodedFrames(frames, header.timestamps_s)
 
     @contextmanager
-    def _request(self, stage: Stage, request: Any) -> Iterator[_Child]:
-        """Send a request and read the answer inside the block, under the wall clock."""
+    def _request(
+        self, stage: Stage, request: Any, limit: Literal["plan_timeout_s", "timeout_s"]
+    ) -> Iterator[_Child]:
+        """Send a request and read the answer inside the block, under one of the wall clocks."""
         child = self._warm_child()
-        limits = self._config.limits
+        timeout_s: float = getattr(self._config.limits, limit)
         timed_out = threading.Event()
 
         def give_up() -> None:
             timed_out.set()
             child.signal_kill()
 
-        timer = threading.Timer(limits.timeout_s, give_up)
+        timer = threading.Timer(timeout_s, give_up)
         timer.daemon = True
         timer.start()
         try:
@@ -114,7 +116,7 @@ class GuardedDecoder:
             self.close()
             if timed_out.is_set():
                 message = (
-                    f"no answer in {limits.timeout_s:g} s (video.limits.timeout_s); "
+                    f"no answer in {timeout_s:g} s (video.limits.{limit}); "
                     "the decode process was killed"
                 )
                 raise VideoError(VideoErrorCode.TIMEOUT, stage, message) from error

@@ -7,8 +7,20 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.config import RunConfig
-from pipeline.config_digest import config_digest, dump_config, mask_secrets
+from pipeline.config import (
+    ClipConfig,
+    ClipPolicy,
+    FrameSamplingConfig,
+    RunConfig,
+    SamplingPolicy,
+)
+from pipeline.config_digest import (
+    CLIP_FIELDS,
+    SAMPLING_FIELDS,
+    config_digest,
+    dump_config,
+    mask_secrets,
+)
 
 VALUES: dict[str, Any] = {
     "input": {"uri": "s3://corpus/videos"},
@@ -35,7 +47,7 @@ def config(**changes: Any) -> RunConfig:
 
 def test_golden_value() -> None:
     """If this fails, every existing data set starts again from nothing: is that meant?"""
-    assert config_digest(config()) == "2f8ff13a93d43846"
+    assert config_digest(config()) == "643401d4a66cc0b3"
 
 
 def test_it_does_not_depend_on_key_order_or_process() -> None:
@@ -69,6 +81,9 @@ def test_it_does_not_depend_on_key_order_or_process() -> None:
         ("prompt__text", "Why?"),
         ("generation__max_tokens", 9),
         ("speculation__num_speculative_tokens", 9),
+        ("speculation__method", "none"),
+        ("video__clips__policy", "scenes"),
+        ("video__frame_size__max_pixels", 9 * 28 * 28 * 128),
     ],
 )
 def test_what_changes_captions_changes_it(key: str, value: Any) -> None:
@@ -89,6 +104,8 @@ def test_what_changes_captions_changes_it(key: str, value: Any) -> None:
         ("models__num_threads", 3),
         ("generation__max_num_seqs", 3),
         ("video__limits__timeout_s", 5.0),
+        ("video__limits__plan_timeout_s", 5.0),
+        ("speculation__plain_share", 0.5),
     ],
 )
 def test_what_only_changes_the_run_does_not(key: str, value: Any) -> None:
@@ -96,11 +113,40 @@ def test_what_only_changes_the_run_does_not(key: str, value: Any) -> None:
     assert config_digest(config(**{key: value})) == config_digest(config())
 
 
+@pytest.mark.parametrize(
+    ("chosen", "key", "value"),
+    [
+        ({"speculation__method": "none"}, "speculation__num_speculative_tokens", 9),
+        ({"speculation__method": "none"}, "models__draft", None),
+        ({"video__sampling__policy": "uniform"}, "video__sampling__fps", 9.0),
+        ({"video__sampling__policy": "fps"}, "video__sampling__num_frames", 9),
+        ({"video__clips__policy": "whole"}, "video__clips__min_clip_s", 9.0),
+        ({"video__clips__policy": "scenes"}, "video__clips__window_s", 9.0),
+        ({"video__frame_size__fixed_px": (60, 60)}, "video__frame_size__max_pixels", 10**6),
+    ],
+)
+def test_what_has_no_effect_under_a_choice_does_not(
+    chosen: dict[str, Any], key: str, value: Any
+) -> None:
+    """Otherwise cleaning an unused key out of a file would caption everything again."""
+    assert config_digest(config(**chosen, **{key: value})) == config_digest(config(**chosen))
+
+
+def test_every_field_belongs_to_a_policy() -> None:
+    """A new field that no policy names would never reach the digest."""
+    assert set().union(*SAMPLING_FIELDS.values()) == set(FrameSamplingConfig.model_fields)
+    assert set().union(*CLIP_FIELDS.values()) == set(ClipConfig.model_fields)
+    assert set(SAMPLING_FIELDS) == set(SamplingPolicy)
+    assert set(CLIP_FIELDS) == set(ClipPolicy)
+
+
 def test_a_model_folder_counts_by_content() -> None:
     """Two checkouts of the same pair write one data set, another content another."""
     here = config(models__target__name="/home/a/pair/target")
     there = config(models__target__name="/srv/b/pair/target")
     assert config_digest(here) == config_digest(there)
+    other = config(models__target__name="/srv/b/pair/target", models__target__revision="fff")
+    assert config_digest(other) != config_digest(there)
     unresolved = config(models__target__name="/srv/b/pair/target", models__target__revision=None)
     assert config_digest(unresolved) != config_digest(there)
 

@@ -1,16 +1,19 @@
 """Layers, precedence and error texts of the configuration, and the recipes that are shipped."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from pydantic import BaseModel
 
-from pipeline.config import SpeculationMethod
+from pipeline.config import RunConfig, SpeculationMethod
 from pipeline.config_errors import ConfigError
 from pipeline.reference_pair.architecture import DESCRIBE_PROMPTS
 from pipeline.reference_pair.frames import VIDEO_CONFIG
 from pipeline.settings import (
     PROJECT_ROOT,
     SHORT_FLAGS,
+    JobOptions,
     load_run_config,
     parse_command_line,
     recipe_names,
@@ -108,6 +111,45 @@ def test_lists_nulls_and_pairs_on_the_command_line() -> None:
     assert config.input.extensions == (".mp4", ".mkv")
     assert config.video.frame_size.fixed_px == (30, 40)
     assert config.models.draft is None
+
+
+def test_the_environment_is_spelt_like_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists with commas and None for not set, as --help says; JSON as well."""
+    monkeypatch.setenv("LVSPEC_INPUT__EXTENSIONS", ".mp4,.mkv")
+    monkeypatch.setenv("LVSPEC_VIDEO__FRAME_SIZE__FIXED_PX", "30,40")
+    monkeypatch.setenv("LVSPEC_MODELS__DRAFT", "None")
+    monkeypatch.setenv("LVSPEC_SPECULATION", '{"method": "none"}')
+    config = load_run_config(NEEDED)
+    assert config.input.extensions == (".mp4", ".mkv")
+    assert config.video.frame_size.fixed_px == (30, 40)
+    assert config.models.draft is None
+    monkeypatch.setenv("LVSPEC_INPUT__EXTENSIONS", '[".ts"]')
+    assert load_run_config(NEEDED).input.extensions == (".ts",)
+    monkeypatch.setenv("LVSPEC_INPUT__EXTENSIONS", ".TS")
+    assert "in the environment" in error_of(*NEEDED)
+
+
+@pytest.mark.parametrize("flag", ["--input", "--output"])
+@pytest.mark.parametrize("uri", ["", " ", "file://", "s3://", "s3:///captions", "s3:/captions"])
+def test_a_uri_without_a_place_is_an_error(flag: str, uri: str) -> None:
+    """`--output s3://$BUCKET/captions` with BUCKET unset must not write into a folder `s3:`."""
+    text = error_of(*NEEDED, f"{flag}={uri}")
+    assert f"{flag[2:]}.uri = " in text
+    assert "s3://bucket/prefix is wanted" in text
+
+
+def test_every_key_is_described() -> None:
+    """Descriptions are the reference documentation, and --help."""
+    sections: list[type[BaseModel]] = [JobOptions, RunConfig]
+    for section in sections:
+        assert section.__doc__
+        for name, field in section.model_fields.items():
+            assert field.description, f"{section.__name__}.{name}"
+            kinds = (field.annotation, *get_args(field.annotation))
+            sections += [
+                kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)
+            ]
+    assert len(sections) > 15
 
 
 def test_another_model_does_not_inherit_a_revision(tmp_path: Path) -> None:

@@ -8,11 +8,20 @@ import pyarrow as pa
 import pyarrow.dataset
 from dataset_rows import CREATED_AT, LABELS, caption_of, clip, failure_of, record, video
 
-from pipeline.config import OutputConfig, StorageConfig
+from pipeline.config import (
+    InputConfig,
+    ModelConfig,
+    ModelsConfig,
+    OutputConfig,
+    RunConfig,
+    SpeculationConfig,
+    SpeculationMethod,
+    StorageConfig,
+)
 from pipeline.dataset.commit import Committer
 from pipeline.dataset.layout import Layout, Table
 from pipeline.dataset.parts import iter_rows
-from pipeline.dataset.schema import CAPTIONS, FAILURES, caption_row
+from pipeline.dataset.schema import CAPTIONS, FAILURES, RunLabels, caption_row
 from pipeline.records import ClipSpec, PlainComparison, VideoObject
 from pipeline.storage import storage_for
 
@@ -61,6 +70,25 @@ def test_other_programs_read_the_folders(tmp_path: Path) -> None:
     assert table.num_rows == 2
     frame = pd.read_parquet(failures)
     assert sorted(frame["code"]) == ["truncated"] * 2
+
+
+def test_a_model_folder_is_named_without_its_machine() -> None:
+    """The data set may be published, paths of a home not; and a draft that is idle is no label."""
+    config = RunConfig(
+        input=InputConfig(uri="in"),
+        output=OutputConfig(uri="out"),
+        models=ModelsConfig(
+            target=ModelConfig(name="/home/me/assets/reference_pair/target"),
+            draft=ModelConfig(name="org/draft"),
+        ),
+    )
+    labels = RunLabels.of(config, "d", "r")
+    assert (labels.model_id, labels.draft_model_id) == ("reference_pair/target", "org/draft")
+    plain = SpeculationConfig(method=SpeculationMethod.NONE)
+    assert (
+        RunLabels.of(config.model_copy(update={"speculation": plain}), "d", "r").draft_model_id
+        is None
+    )
 
 
 def test_parts_are_zstd(tmp_path: Path) -> None:
