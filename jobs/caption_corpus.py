@@ -4,26 +4,32 @@
         --recipe qwen2.5-vl-32b --input s3://bucket/videos --output s3://bucket/captions
 
 Run it again to go on where it ended, or to caption what is new. Exit codes: 0 done; 1 the run
-failed (what was committed stays); 2 the configuration is wrong; 3 done, but with more failures
-than the budget allows. The last line on stdout is the summary as JSON.
+failed or was interrupted (what was committed stays); 2 the configuration is wrong; 3 done, but with
+more failures than the budget allows. SIGTERM and Ctrl-C commit what is captioned. The last line of
+a run that went to its end is the summary as JSON.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn
 
 from pipeline.config import FailureBudget, RunConfig
 from pipeline.config_digest import config_digest, mask_secrets
 from pipeline.config_errors import ConfigError
+from pipeline.dataset.catalog import NoVideosError, PlannedVideo
 from pipeline.dataset.commit import CommitError
 from pipeline.dataset.manifest import ManifestError
 from pipeline.dataset.summary import RunSummary
 from pipeline.models.checkpoint import pin_revision
 from pipeline.models.errors import ModelLoadError, PairError
+from pipeline.records import CaptionerTiming, Outcome
 from pipeline.report.summary_table import summary_table
 from pipeline.run import Runner, RunRequest, new_run_id, plan_run, run_corpus
 from pipeline.settings import JobOptions, parse_command_line
@@ -31,7 +37,22 @@ from pipeline.storage import StorageError
 
 EXIT_DONE, EXIT_FAILED, EXIT_CONFIG, EXIT_OVER_BUDGET = 0, 1, 2, 3
 
-EXPECTED_ERRORS = (StorageError, ManifestError, CommitError, ModelLoadError, PairError)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class ClusterError(Exception):
+    """There is no Ray cluster at the address, or none that answers."""
+
+
+EXPECTED_ERRORS = (
+    StorageError,
+    ManifestError,
+    NoVideosError,
+    CommitError,
+    ModelLoadError,
+    PairError,
+    ClusterError,
+)
 """What a person can mend: told in one line. Anything else is ours, and shows its traceback."""
 
 
@@ -43,16 +64,43 @@ def main(argv: list[str]) -> int:
         return _fail(error, EXIT_CONFIG)
     options = command.options
     try:
-        request = _request(command.config, options)
-        if options.dry_run:
-            return _dry_run(request, options)
-        summary = run_corpus(request, _runner(options), lambda line: _print(line, options))
+        with _interrupted_by_signals():
+            request = _request(command.config, options)
+            if options.dry_run:
+                return _dry_run(request, options)
+            summary = run_corpus(request, _runner(options), lambda line: _print(line, options))
     except EXPECTED_ERRORS as error:
         return _fail(error, EXIT_FAILED)
+    except KeyboardInterrupt:
+        print("interrupted; what was committed stays, run again to go on", file=sys.stderr)
+        return EXIT_FAILED
     if options.log_format == "text":
-        print(summary_table(summary, mask_secrets(request.layout.uri)))
+        print(summary_table(summary, mask_secrets(request.layout.uri)), flush=True)
+    exit_code = _judge(summary, request.config.failures)
     _print_json(request, summary.as_json())
-    return _judge(summary, request.config.failures)
+    return exit_code
+
+
+@contextmanager
+def _interrupted_by_signals() -> Iterator[None]:
+    """SIGINT and SIGTERM raise KeyboardInterrupt inside, once: the commit that follows can end."""
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    _interrupt_on_signals()
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt_on_signals() -> None:
+    def interrupt(number: int, frame: object) -> NoReturn:
+        for other in STOP_SIGNALS:
+            signal.signal(other, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in STOP_SIGNALS:
+        signal.signal(number, interrupt)
 
 
 def _request(config: RunConfig, options: JobOptions) -> RunRequest:
@@ -69,17 +117,37 @@ def _request(config: RunConfig, options: JobOptions) -> RunRequest:
 
 
 def _runner(options: JobOptions) -> Runner:
+    """What captions. Nothing is started or connected to before it is called."""
+
     # Imported where they are used: the local runner needs no Ray, the driver of the other no torch.
-    if options.runner == "local":
+    def locally(
+        config: RunConfig, videos: Sequence[PlannedVideo]
+    ) -> Iterator[Outcome | CaptionerTiming]:
         from pipeline.local_runner import caption_locally
 
-        return caption_locally
+        return caption_locally(config, videos)
+
+    def on_ray(
+        config: RunConfig, videos: Sequence[PlannedVideo]
+    ) -> Iterator[Outcome | CaptionerTiming]:
+        from actors.corpus_run import caption_on_ray
+
+        _connect_to_ray(options.address)
+        return caption_on_ray(config, videos)
+
+    return locally if options.runner == "local" else on_ray
+
+
+def _connect_to_ray(address: str | None) -> None:
+    """Connect to a cluster, or start a local one. Raises ClusterError."""
     import ray
 
-    from actors.corpus_run import caption_on_ray
-
-    ray.init(address=options.address, log_to_driver=False, logging_level=logging.WARNING)
-    return caption_on_ray
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+    except ConnectionError as error:
+        where = f"at {address}" if address else "where RAY_ADDRESS says"
+        raise ClusterError(f"no Ray cluster answers {where}: {error}") from error
+    _interrupt_on_signals()  # ray.init takes SIGTERM for itself
 
 
 def _dry_run(request: RunRequest, options: JobOptions) -> int:

@@ -6,6 +6,8 @@ no Ray) or ``actors.corpus_run.caption_on_ray``; both give the same rows. Nothin
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -42,7 +44,10 @@ class RunRequest:
 
 
 def plan_run(request: RunRequest) -> Iterator[PlannedVideo]:
-    """The videos that the run would caption; writes nothing. Raises StorageError, ManifestError."""
+    """The videos that the run would caption; writes nothing.
+
+    Raises StorageError, ManifestError, NoVideosError.
+    """
     config, layout = request.config, request.layout
     storage = storage_for(layout.uri, config.storage)
     done = read_done(storage, layout, list_parts(storage, layout))
@@ -55,14 +60,17 @@ def run_corpus(
     """Caption what is not done yet and commit it. Nothing to do is a run too.
 
     What was committed stays, whatever is raised: a run by the same config goes on from there.
-    Raises CommitError, StorageError, ManifestError, and what the runner raises.
+    The summary's ``elapsed_s`` covers all of it: reading what is done, planning, loading the models
+    and captioning, until the last commit.
+    Raises CommitError, StorageError, ManifestError, NoVideosError, and what the runner raises.
     """
     config, layout = request.config, request.layout
+    started_s = time.monotonic()
     labels = RunLabels.of(config, request.config_digest, request.run_id)
     summary = SummaryBuilder()
     storage = storage_for(layout.uri, config.storage)
+    write_start(storage, layout, request.run_id, config)
     with Committer(storage, layout, config.output, request.run_id, request.resume) as committer:
-        write_start(storage, layout, request.run_id, config)
         videos = list(plan_videos(config, committer.done))
         print_line(
             f"{len(videos)} videos to caption into {layout.uri}"
@@ -83,14 +91,18 @@ def run_corpus(
                     elif _commit(committer, outcome, labels):
                         summary.add(outcome)
                         progress.add(outcome, done_before.get(_video_of(outcome).video_id, 0))
-    result = summary.build(elapsed_s=progress.count().elapsed_s)
+    if num_duplicates := committer.counts.duplicates:
+        print_line(
+            f"{num_duplicates} outcomes came twice (work that was run again) and were dropped"
+        )
+    result = summary.build(elapsed_s=time.monotonic() - started_s)
     write_end(storage, layout, request.run_id, result)
     return result
 
 
 def new_run_id() -> str:
-    """A name that sorts by time: ``20260131-235959-utc``."""
-    return datetime.now(UTC).strftime("%Y%m%d-%H%M%S-utc")
+    """A name that sorts by time and that no other job has: ``20260131-235959-utc-1f9a03``."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-utc-{secrets.token_hex(3)}"
 
 
 def _video_of(outcome: Outcome) -> VideoObject:

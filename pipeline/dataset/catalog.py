@@ -28,6 +28,10 @@ _LOG = logging.getLogger(__name__)
 MAX_LOOKUPS = 32  # manifest rows without a version are looked up this many at a time
 
 
+class NoVideosError(Exception):
+    """The input names not one video: most often the URI is mistyped."""
+
+
 @dataclass(frozen=True, slots=True)
 class PlannedVideo:
     """A video with something left to do, and those of its clips that are done."""
@@ -39,7 +43,8 @@ class PlannedVideo:
 def plan_videos(config: RunConfig, done: DoneClips) -> Iterator[PlannedVideo]:
     """Videos of the input that are not done, at most ``input.limit``, in the input's order.
 
-    A changed etag is another video. Raises StorageError (no such folder, ...) or ManifestError.
+    A changed etag is another video. Raises StorageError (no such folder, ...), ManifestError or
+    NoVideosError.
     """
     left = (
         PlannedVideo(video, done.clip_ids(video.video_id))
@@ -54,8 +59,20 @@ def list_videos(config: InputConfig, storage_config: StorageConfig) -> Iterator[
 
     A manifest row that names a missing (or forbidden, or unsupported) object gives a video with an
     empty etag: opening it makes the failure row that says why, and once the object is there it has
-    an etag, so it is another video and is planned.
+    an etag, so it is another video and is planned. Raises StorageError, ManifestError, and
+    NoVideosError after a listing of nothing.
     """
+    is_empty = True
+    for video in _listed(config, storage_config):
+        is_empty = False
+        yield video
+    if is_empty:
+        endings = ", ".join(config.extensions)
+        why = "no rows" if is_manifest(config.uri) else f"nothing ends in {endings}"
+        raise NoVideosError(f"no videos in {config.uri} ({why})")
+
+
+def _listed(config: InputConfig, storage_config: StorageConfig) -> Iterator[VideoObject]:
     storage = storage_for(config.uri, storage_config)
     if is_manifest(config.uri):
         yield from _manifest_videos(config.uri, storage_config)

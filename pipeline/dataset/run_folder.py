@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import platform
+import uuid
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pipeline.config import RunConfig
 from pipeline.config_digest import dump_config
+from pipeline.dataset.commit import CommitError
 from pipeline.dataset.layout import Layout
 from pipeline.dataset.summary import RunSummary
-from pipeline.storage import Storage
+from pipeline.storage import AlreadyExistsError, Storage
 
 PACKAGES = (
     "lvspec",
@@ -26,9 +28,26 @@ PACKAGES = (
 )
 
 
+class RunIdTakenError(CommitError):
+    """An earlier run has this id; its folder is not overwritten."""
+
+
 def write_start(storage: Storage, layout: Layout, run_id: str, config: RunConfig) -> None:
-    """Keep the resolved config (secrets masked) and the versions that the run uses."""
-    storage.put(layout.run_file_uri(run_id, "config.yaml"), dump_config(config).encode())
+    """Keep the resolved config (secrets masked) and the versions that the run uses.
+
+    Raises RunIdTakenError if there is such a run, or StorageError.
+    """
+    uri = layout.run_file_uri(run_id, "config.yaml")
+    # the token tells our own put, sent again, from that of another run with the same config
+    data = f"# written once, by {uuid.uuid4().hex}\n{dump_config(config)}".encode()
+    try:
+        storage.put_if_absent(uri, data)
+    except AlreadyExistsError as error:
+        if storage.read_bytes(uri) != data:
+            raise RunIdTakenError(
+                f"there is a run {run_id} in {layout.uri} already: "
+                "choose another --run-id, or leave it out"
+            ) from error
     _put_json(storage, layout.run_file_uri(run_id, "versions.json"), versions())
 
 

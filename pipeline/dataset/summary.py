@@ -32,6 +32,7 @@ class RunSummary:
     """One run; ratios over nothing are 0. ``asdict`` is JSON."""
 
     elapsed_s: float
+    """Wall clock from the start of planning to the last commit, model loading included, s."""
     num_captions: int
     num_failures: int
     failures_by_code: dict[str, int]

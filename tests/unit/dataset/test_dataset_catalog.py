@@ -20,7 +20,7 @@ from pipeline.config import (
     SpeculationMethod,
     StorageConfig,
 )
-from pipeline.dataset.catalog import PlannedVideo, list_videos, plan_videos
+from pipeline.dataset.catalog import NoVideosError, PlannedVideo, list_videos, plan_videos
 from pipeline.dataset.done import DoneClips
 from pipeline.dataset.manifest import ManifestError
 from pipeline.storage import NotFoundError, ObjectChangedError, Opener
@@ -72,6 +72,24 @@ def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     """Not an empty night."""
     with pytest.raises(NotFoundError):
         list(list_videos(InputConfig(uri=str(tmp_path / "nope")), StorageConfig()))
+
+
+def test_an_input_without_videos_is_an_error(tmp_path: Path) -> None:
+    """A mistyped prefix must not read as a corpus that is all done."""
+    make_files(tmp_path, "videos/a.txt", "m.csv")
+    (tmp_path / "m.csv").write_text("uri\n")
+    for uri, reason in (
+        (tmp_path / "videos", r"nothing ends in \.mp4, \.mov"),
+        (tmp_path / "m.csv", "no rows"),
+    ):
+        with pytest.raises(NoVideosError, match=rf"{uri} \({reason}"):
+            list(plan_videos(run_config(str(uri), StorageConfig()), DoneClips()))
+
+
+def test_an_empty_prefix_is_an_error(s3_bucket: S3Bucket) -> None:
+    """S3 lists a prefix that does not exist as empty."""
+    with pytest.raises(NoVideosError, match=s3_bucket.uri("tpyo")):
+        list(list_videos(InputConfig(uri=s3_bucket.uri("tpyo")), s3_bucket.config))
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])

@@ -1,0 +1,191 @@
+"""The job around a runner that captions nothing for real: signals, exit codes, its last line."""
+
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow.dataset
+import pytest
+import ray
+from make_records import caption_record
+
+from jobs import caption_corpus
+from pipeline.config import RunConfig
+from pipeline.dataset.catalog import PlannedVideo
+from pipeline.records import CaptionRecord, ClipSpec, Failure, Stage
+from pipeline.run import new_run_id
+
+NUM_VIDEOS = 4
+Runner = Callable[[RunConfig, list[PlannedVideo]], Iterator[CaptionRecord | Failure]]
+
+
+def caption(planned: PlannedVideo) -> CaptionRecord:
+    return caption_record(ClipSpec(planned.video, 0, 1, 0.0, 4.0))
+
+
+def caption_all(config: RunConfig, videos: list[PlannedVideo]) -> Iterator[CaptionRecord]:
+    return map(caption, videos)
+
+
+def caption_all_twice(config: RunConfig, videos: list[PlannedVideo]) -> Iterator[CaptionRecord]:
+    return map(caption, [*videos, *videos])
+
+
+def fail_all(config: RunConfig, videos: list[PlannedVideo]) -> Iterator[Failure]:
+    return (Failure(each.video, None, Stage.PROBE, "corrupt", "bad", 1) for each in videos)
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Run the job on four files with a runner of the test's."""
+    monkeypatch.setattr(caption_corpus, "pin_revision", lambda model: model)
+    (tmp_path / "in").mkdir()
+    for number in range(NUM_VIDEOS):
+        (tmp_path / "in" / f"{number}.mp4").write_bytes(b"x")
+
+    def run(runner: Runner | None, *arguments: str) -> int:
+        with monkeypatch.context() as patch:
+            if runner is not None:
+                patch.setattr(caption_corpus, "_runner", lambda options: runner)
+            return caption_corpus.main(
+                [
+                    *("--recipe", "reference", "--input", str(tmp_path / "in")),
+                    *("--output", str(tmp_path / "out"), *arguments),
+                ]
+            )
+
+    return run
+
+
+def num_captions(tmp_path: Path) -> int:
+    (folder,) = (tmp_path / "out").iterdir()
+    captions = folder / "captions"
+    return pyarrow.dataset.dataset(captions).count_rows() if captions.exists() else 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_commits_what_is_captioned(
+    job: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    """A preempted machine loses no caption that was made; the next run makes the others."""
+    handlers = [signal.getsignal(each) for each in caption_corpus.STOP_SIGNALS]
+
+    def interrupted(config: RunConfig, videos: list[PlannedVideo]) -> Iterator[CaptionRecord]:
+        for planned in videos[:3]:
+            yield caption(planned)
+        os.kill(os.getpid(), number)
+        pytest.fail("went on after the signal")
+
+    assert job(interrupted) == 1
+    assert capsys.readouterr().err == (
+        "interrupted; what was committed stays, run again to go on\n"
+    )
+    assert num_captions(tmp_path) == 3
+    assert [signal.getsignal(each) for each in caption_corpus.STOP_SIGNALS] == handlers
+    assert job(caption_all) == 0
+    assert num_captions(tmp_path) == NUM_VIDEOS
+
+
+def test_a_second_signal_does_not_stop_the_commit(
+    job: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Impatience must not cost captions."""
+
+    def interrupted(config: RunConfig, videos: list[PlannedVideo]) -> Iterator[CaptionRecord]:
+        yield caption(videos[0])
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    assert job(interrupted) == 1
+    assert num_captions(tmp_path) == 1
+
+
+def test_json_is_the_last_line_of_merged_output(
+    job: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ray's job logs hold stdout and stderr in one; the judgement comes before the JSON."""
+    monkeypatch.setattr(sys, "stderr", sys.stdout)
+    assert job(fail_all) == 3
+    *_, judgement, last = capsys.readouterr().out.splitlines()
+    assert f"{NUM_VIDEOS} of {NUM_VIDEOS} clips failed" in judgement
+    summary = json.loads(last)
+    assert summary["num_failures"] == NUM_VIDEOS
+    assert summary["elapsed_s"] > 0
+
+
+def test_work_that_came_twice_is_told(
+    job: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A count of restarted workers' repeated work; no line if there was none."""
+    assert job(caption_all_twice) == 0
+    assert f"{NUM_VIDEOS} outcomes came twice" in capsys.readouterr().out
+    assert job(caption_all, "--models.target.dtype", "bfloat16") == 0  # another data set
+    assert "came twice" not in capsys.readouterr().out
+
+
+def test_ray_is_not_started_for_nothing(
+    job: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Most nights of a finished corpus have nothing to do."""
+    assert job(caption_all) == 0
+    monkeypatch.setattr(ray, "init", lambda **options: pytest.fail("Ray was started"))
+    assert job(None) == 0
+    assert "nothing to do: every video" in capsys.readouterr().out
+
+
+def test_a_dead_cluster_address_is_one_line(
+    job: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What ray.init raises when nobody listens there."""
+
+    def refuse(**options: object) -> None:
+        raise ConnectionError("Failed to connect to GCS")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    assert job(None, "--address", "10.0.0.1:6379") == 1
+    error = capsys.readouterr().err
+    assert error == "error: no Ray cluster answers at 10.0.0.1:6379: Failed to connect to GCS\n"
+
+
+def test_an_input_without_videos_is_one_line(
+    job: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not "nothing to do"; neither with --dry-run."""
+    (tmp_path / "empty").mkdir()
+    for option in ("--resume", "--dry-run"):
+        assert job(caption_all, "--input", str(tmp_path / "empty"), option) == 1
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: no videos in {tmp_path / 'empty'} (nothing ends in .mp4,")
+        assert error.count("\n") == 1
+
+
+def test_a_run_id_is_used_once(
+    job: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The earlier run's config and metrics are kept, and its data set is left alone."""
+    assert job(caption_all, "--run-id", "night") == 0
+    (metrics,) = tmp_path.glob("out/*/runs/night/metrics.json")
+    before = metrics.read_bytes()
+    assert job(caption_all, "--run-id", "night") == 1
+    assert "choose another --run-id" in capsys.readouterr().err
+    assert metrics.read_bytes() == before
+
+
+def test_run_ids_of_one_second_differ() -> None:
+    """Two jobs that a scheduler starts together have a folder each."""
+    run_ids = {new_run_id() for _ in range(20)}
+    assert len(run_ids) == 20
+    assert all(re.fullmatch(r"\d{8}-\d{6}-utc-[0-9a-f]{6}", run_id) for run_id in run_ids)
