@@ -179,7 +179,8 @@ def _report(
         f"{len(score.repeated)} with more than one",
         "captions": f"{first['num_captions']} in {first['elapsed_s']:.0f} s",
         "failures": f"{first['num_failures']}: {causes}",
-        "facts right": f"{score.facts_right} (share of a scene's facts, 95 % interval)",
+        "facts right": f"{score.facts_right:.1%}, n = {score.facts_right.num_samples} "
+        "(share of a scene's facts, 95 % interval)",
         "speculative decoding": f"{first['output_tokens_per_s']:.0f} tokens/s, mean accepted "
         f"length {first['mean_accepted_length']:.2f}",
         "against plain decoding": f"{plain['speed_up']:.2f} times as fast "
