@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
+from actors.errors import WorkerError
 from pipeline.config import FailureBudget, RunConfig
 from pipeline.config_digest import config_digest, mask_secrets
 from pipeline.config_errors import ConfigError
@@ -52,6 +53,7 @@ EXPECTED_ERRORS = (
     ModelLoadError,
     PairError,
     ClusterError,
+    WorkerError,
 )
 """What a person can mend: told in one line. Anything else is ours, and shows its traceback."""
 
