@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -39,6 +41,8 @@ from pipeline.storage import StorageError
 EXIT_DONE, EXIT_FAILED, EXIT_CONFIG, EXIT_OVER_BUDGET = 0, 1, 2, 3
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+CONNECT_TIMEOUT_S = 20.0
 
 
 class ClusterError(Exception):
@@ -144,12 +148,24 @@ def _connect_to_ray(address: str | None) -> None:
     """Connect to a cluster, or start a local one. Raises ClusterError."""
     import ray
 
+    wanted = address or os.environ.get("RAY_ADDRESS") or "local"
     try:
+        _knock(wanted)
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     except ConnectionError as error:
-        where = f"at {address}" if address else "where RAY_ADDRESS says"
-        raise ClusterError(f"no Ray cluster answers {where}: {error}") from error
+        raise ClusterError(f"no Ray cluster answers at {wanted}: {error}") from error
     _interrupt_on_signals()  # ray.init takes SIGTERM for itself
+
+
+def _knock(address: str) -> None:
+    """Raise ConnectionError if nobody listens at ``host:port``: Ray would try on for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # `auto` and `local` name no place
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
+    except OSError as error:  # refused, timed out, no route, an unknown host
+        raise ConnectionError(str(error)) from error
 
 
 def _dry_run(request: RunRequest, options: JobOptions) -> int:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -149,15 +150,22 @@ def test_a_dead_cluster_address_is_one_line(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What ray.init raises when nobody listens there."""
+    """At once if nobody listens there, where Ray would try on; and what ray.init raises."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    assert job(None, "--address", address) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: no Ray cluster answers at {address}: ")
+    assert error.count("\n") == 1
 
     def refuse(**options: object) -> None:
         raise ConnectionError("Failed to connect to GCS")
 
     monkeypatch.setattr(ray, "init", refuse)
-    assert job(None, "--address", "10.0.0.1:6379") == 1
+    assert job(None, "--address", "auto") == 1
     error = capsys.readouterr().err
-    assert error == "error: no Ray cluster answers at 10.0.0.1:6379: Failed to connect to GCS\n"
+    assert error == "error: no Ray cluster answers at auto: Failed to connect to GCS\n"
 
 
 def test_an_input_without_videos_is_one_line(
