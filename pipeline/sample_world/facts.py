@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from pipeline.sample_world.grammar import IDIOMS
 from pipeline.sample_world.scene import COLOURS, MARKS, PATTERNS, SHAPES, SIZES, TONES, Scene
+from pipeline.sample_world.wording import IDIOMS
 
 
 class Fact(NamedTuple):

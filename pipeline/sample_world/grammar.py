@@ -16,6 +16,19 @@ import re
 from dataclasses import dataclass
 
 from pipeline.sample_world.scene import Scene, Thing
+from pipeline.sample_world.wording import (
+    ADVERB,
+    ASIDES,
+    CHANGE,
+    CHANGE_TAIL,
+    FILLERS,
+    FOOTAGE,
+    GLIDE,
+    NOUN,
+    REST,
+    SURFACE,
+    WHEN,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,118 +54,6 @@ class Style:
 BRIEF = Style(joint_opening=0.25, when=0.4, comments=False)
 FULL = Style(joint_opening=0.1, when=0.6, comments=True)
 
-_FOOTAGE = ("clip", "video", "scene", "footage", "recording", "sequence")
-_SURFACE = ("background", "backdrop", "surface", "setting")
-_NOUN = ("shape", "object", "figure")
-_ADVERB = ("slowly", "smoothly", "gently", "steadily", "calmly", "quietly")
-# Verbs and what they look like after "it" and after "by" or "starts".
-_GLIDE = (
-    ("moves", "moving"),
-    ("drifts", "drifting"),
-    ("slides", "sliding"),
-    ("travels", "traveling"),
-    ("glides", "gliding"),
-    ("heads", "heading"),
-)
-_REST = (("stays", "staying"), ("remains", "remaining"), ("holds", "holding"), ("keeps", "keeping"))
-_CHANGE = {
-    "grow": ("[grows]", "[growing]"),
-    "shrink": ("[shrinks]", "[shrinking]"),
-    "blink": ("[blinks]", "[blinking]"),
-}
-_CHANGE_TAIL = {
-    "grow": ("", " in size", " bit by bit"),
-    "shrink": ("", " in size", " bit by bit"),
-    "blink": ("", " on and off", " in place"),
-}
-_WHEN = (
-    " right away",
-    " right from the start",
-    " the whole time",
-    " throughout",
-    " without a pause",
-    " until the very end",
-    " all the while",
-)
-_ASIDES = (
-    "at first glance, ",
-    "as it turns out, ",
-    "throughout the footage, ",
-    "on closer inspection, ",
-)
-IDIOMS = (
-    "right away",
-    "right from the start",
-    "light mood",
-    "mood is light",
-    "left to say",
-    "left out",
-    "slows down",
-    "speeds up",
-    "still worth",
-    "still a calm",
-    "by and large",
-    "small talk",
-    "plain to see",
-    "one look",
-    "one of them",
-    "the other one",
-    "the first one",
-    "two or three times",
-    "no sound",
-    "no hurry",
-    "no text",
-    "no particular",
-    "is one of order",
-)
-"""Phrases of the fillers in which a visual word is not visual."""
-_FILLERS = (
-    "The mood is light.",
-    "It all happens in a light mood.",
-    "There is not much left to say about it.",
-    "Nothing of note is left out.",
-    "The pace never slows down.",
-    "The pace never speeds up.",
-    "It is still worth a closer look.",
-    "Overall it is still a calm moment.",
-    "By and large, it is easy to follow.",
-    "It is plain to see that there is no hurry.",
-    "It takes only one look to follow it.",
-    "One may want to watch it two or three times.",
-    "There is no sound.",
-    "There is no text to read.",
-    "Nobody is in the picture, so there is no small talk.",
-    "The camera does not move at all.",
-    "Nothing else changes in the frame.",
-    "That is all that happens.",
-    "The edges stay sharp the whole time.",
-    "Whoever made this took great care.",
-    "Such recordings are often used for testing.",
-    "It could be part of a longer demonstration.",
-    "The lighting remains even, as far as anyone can tell.",
-    "Viewers will probably enjoy the simplicity of it.",
-    "Without further context, nothing more can be said.",
-    "There is something pleasantly modest about the composition.",
-    "Presumably it was produced on a computer.",
-    "Perhaps it serves as an introduction to geometry.",
-    "No particular story is being told.",
-    "Everything proceeds at a comfortable speed.",
-    "It would suit a classroom or a waiting room.",
-    "The impression is one of order and patience.",
-    "Experienced editors would recognize the technique immediately.",
-    "Questions about its purpose must remain unanswered.",
-    "Children usually understand such material without explanation.",
-    "Several interpretations are conceivable, none of them urgent.",
-    "Neither music nor narration accompanies the presentation.",
-    "Its author evidently preferred clarity over decoration.",
-    "Similar examples appear in many introductory courses.",
-    "Hardly any knowledge is required to appreciate this.",
-    "Afterwards, audiences might discuss what they noticed.",
-    "Technically speaking, little could have gone wrong here.",
-    "Somebody must have planned every moment beforehand.",
-    "Because of its brevity, attention rarely wanders.",
-)
-
 
 def write_caption(scene: Scene, rng: random.Random, style: Style = FULL) -> WrittenCaption:
     """Write one of the many captions of `scene`; `rng` makes every free choice."""
@@ -168,7 +69,7 @@ def write_caption(scene: Scene, rng: random.Random, style: Style = FULL) -> Writ
 def _commented(parts: list[list[str]], rng: random.Random) -> list[str]:
     """Most parts get a comment, each place from its own stock and none twice."""
     at_start, between, at_end = (
-        rng.sample(_FILLERS[place::3], len(_FILLERS) // 3) for place in range(3)
+        rng.sample(FILLERS[place::3], len(FILLERS) // 3) for place in range(3)
     )
     sentences = [*parts[0], at_start.pop()] if rng.random() < 0.7 else [*parts[0]]
     for part in parts[1:]:
@@ -183,7 +84,7 @@ def _commented(parts: list[list[str]], rng: random.Random) -> list[str]:
 def _padded(parts: list[list[str]], rng: random.Random) -> list[str]:
     """Two or three fillers, anywhere but at the beginning."""
     sentences = [sentence for part in parts for sentence in part]
-    for filler in rng.sample(_FILLERS, rng.choice((2, 2, 2, 3))):
+    for filler in rng.sample(FILLERS, rng.choice((2, 2, 2, 3))):
         # Never before the opening: real captions start with what they are about.
         sentences.insert(rng.randint(len(sentences) // 2, len(sentences)), filler)
     return sentences
@@ -210,10 +111,10 @@ def _strip(marked: str) -> WrittenCaption:
 
 def _opening(scene: Scene, rng: random.Random, style: Style) -> list[str]:
     """Tone, pattern and number of things, in one or two sentences."""
-    footage, surface = rng.choice(_FOOTAGE), rng.choice(_SURFACE)
+    footage, surface = rng.choice(FOOTAGE), rng.choice(SURFACE)
     ground = f"[{scene.tone}] [{scene.pattern}] {surface}"
     alone = len(scene.things) == 1
-    noun = rng.choice(_NOUN) + ("" if alone else "s")
+    noun = rng.choice(NOUN) + ("" if alone else "s")
     number = rng.choice(("[one]", "a [single]") if alone else ("[two]", "a [pair] of"))
     if rng.random() < style.joint_opening:
         return [f"the {footage} shows {number} {noun} {rng.choice(('on', 'over'))} a {ground}."]
@@ -227,7 +128,7 @@ def _opening(scene: Scene, rng: random.Random, style: Style) -> list[str]:
         )
     )
     be = "is" if alone else "are"
-    aside = rng.choice(_ASIDES) if rng.random() < 0.3 else ""
+    aside = rng.choice(ASIDES) if rng.random() < 0.3 else ""
     number_of_things = rng.choice(
         (
             f"there {be} {number} {noun} in view.",
@@ -260,20 +161,20 @@ def _clause(thing: Thing, rng: random.Random, *, gerund: bool = False) -> str:
     """What the thing does, without its subject: "slowly drifts to the [left]"."""
     form = int(gerund)
     motion = thing.motion
-    adverb = rng.choice(("", "", "", rng.choice(_ADVERB) + " "))
+    adverb = rng.choice(("", "", "", rng.choice(ADVERB) + " "))
     if motion in ("left", "right"):
         course = rng.choice((f"to the [{motion}]", f"toward the [{motion}] side", f"[{motion}]"))
-        return f"{adverb}{rng.choice(_GLIDE)[form]} {course}"
+        return f"{adverb}{rng.choice(GLIDE)[form]} {course}"
     if motion in ("up", "down"):
         course = rng.choice((f"[{motion}]", f"straight [{motion}]", f"[{motion}] the frame"))
-        return f"{adverb}{rng.choice(_GLIDE)[form]} {course}"
+        return f"{adverb}{rng.choice(GLIDE)[form]} {course}"
     if motion == "still":
-        return f"{rng.choice(_REST)[form]} [still]"
-    return f"{adverb}{_CHANGE[motion][form]}{rng.choice(_CHANGE_TAIL[motion])}"
+        return f"{rng.choice(REST)[form]} [still]"
+    return f"{adverb}{CHANGE[motion][form]}{rng.choice(CHANGE_TAIL[motion])}"
 
 
 def _when(rng: random.Random, style: Style) -> str:
-    return rng.choice(_WHEN) if rng.random() < style.when else ""
+    return rng.choice(WHEN) if rng.random() < style.when else ""
 
 
 def _things(scene: Scene, rng: random.Random, style: Style) -> list[list[str]]:
@@ -321,7 +222,7 @@ def _in_turn(scene: Scene, index: int, rng: random.Random, style: Style) -> list
 
 
 def _noun(rng: random.Random) -> str:
-    return rng.choice(_NOUN)
+    return rng.choice(NOUN)
 
 
 def _together(first: Thing, second: Thing, rng: random.Random, style: Style) -> list[str]:
