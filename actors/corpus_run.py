@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator, Sequence
 
 import ray.data
@@ -91,4 +92,6 @@ def _configure_ray_data() -> None:
     context.execution_no_progress_timeout_s = -1
     # The run prints its own progress, readable in a log, and raises what Ray Data would log.
     context.enable_progress_bars = False
+    # max_task_retries has no other spelling in the Ray that we pin.
+    warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)

@@ -1,5 +1,10 @@
 """Fixtures of all tests. Being here also puts tests/ on the import path (``import s3_server``)."""
 
-from s3_server import s3_bucket, s3_server
+import os
+
+# Tiny models on many threads spend their time waiting for each other; child processes inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from s3_server import s3_bucket, s3_server  # noqa: E402 - torch reads the variable at import
 
 __all__ = ["s3_bucket", "s3_server"]
