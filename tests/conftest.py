@@ -5,6 +5,6 @@ import os
 # Tiny models on many threads spend their time waiting for each other; child processes inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from s3_server import s3_bucket, s3_server  # noqa: E402 - torch reads the variable at import
+from s3_server import s3_bucket, s3_server
 
 __all__ = ["s3_bucket", "s3_server"]
