@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Iterator, Sequence
 
 import ray.data
@@ -21,11 +20,6 @@ MAX_BLOCKS = 4096
 """Videos are dealt out in at most this many blocks, one a block while that is affordable: a block's
 clips go on to the captioners together, when the last of them is decoded."""
 
-MAX_CAPTION_RETRIES = 3
-"""A clip whose captioner dies is tried so often again; then the run ends. Ray's own default is to
-try for ever, so that one clip that crashes its model would stop the night unnoticed. (What crashes
-a decoder dies in the decoder's child process, and is a failure row.)"""
-
 
 def caption_on_ray(
     config: RunConfig, videos: Sequence[PlannedVideo]
@@ -34,7 +28,7 @@ def caption_on_ray(
 
     Ray restarts a worker that dies and runs its rows again, so an outcome can come twice; the
     committer drops the second. An exception in a stage is raised here, as the local runner would.
-    Raises WorkerError if an actor can't start or dies again and again.
+    Raises WorkerError if an actor can't start.
     """
     cluster = config.cluster
     _configure_ray_data()
@@ -61,7 +55,6 @@ def caption_on_ray(
             ),
             num_cpus=cluster.captioner_cpus,
             num_gpus=cluster.captioner_gpus or None,
-            max_task_retries=MAX_CAPTION_RETRIES,
         )
     )
     try:
@@ -92,6 +85,4 @@ def _configure_ray_data() -> None:
     context.execution_no_progress_timeout_s = -1
     # The run prints its own progress, readable in a log, and raises what Ray Data would log.
     context.enable_progress_bars = False
-    # max_task_retries has no other spelling in the Ray that we pin.
-    warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)

@@ -2,4 +2,4 @@
 
 
 class WorkerError(RuntimeError):
-    """An actor could not start, or died again and again on the same clip; says what it said."""
+    """An actor could not start; the message holds what it said."""
