@@ -115,6 +115,26 @@ def test_driver_killed_in_the_middle(many_videos, write_config, tmp_path, runner
     assert all(after[clip_id] == row for clip_id, row in before.items()), "done again"
 
 
+@pytest.mark.parametrize("runner", ["local", "ray"])
+def test_job_asked_to_stop_commits_and_goes_on_later(many_videos, write_config, tmp_path, runner):
+    """SIGTERM is what `ray job stop`, Kubernetes and a spot reclaim send."""
+    arguments = (
+        "--config", write_config(output={"uri": str(tmp_path / "out"), "seconds_per_part": 0.2}),
+        "--input", many_videos, "--runner", runner,
+    )  # fmt: skip
+    job = start_job(*arguments)
+    wait_for_parts(tmp_path / "out", 1, job)
+    job.send_signal(signal.SIGTERM)
+    _, errors = job.communicate(timeout=60)
+    assert job.returncode == 1, errors[-3000:]
+    assert "interrupted; what was committed stays" in errors
+    assert 0 < len(rows(dataset_folder(tmp_path / "out"), "captions")) < NUM_VIDEOS
+
+    result = run_job(*arguments)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert_each_video_once(tmp_path / "out")
+
+
 def test_node_lost_in_the_middle(many_videos, write_config, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     cluster = Cluster(
