@@ -30,7 +30,7 @@ check: $(READY)  ## format, lint, types, unit tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest tests/unit -q
+	$(BIN)/python -m pytest tests/unit -q -n auto
 
 bench: $(READY)  ## speed of every decoding method on the reference pair
 	$(BIN)/python jobs/benchmark.py
