@@ -61,15 +61,16 @@ are 95 %, over clips.
 | facts right, draft | {draft_facts} |
 | tokens that carry a visual fact | {fact_tokens} |
 | tokens where the draft's first choice differs from the target's | {mismatches} |
-| ... of these, where either side's token is a visual word | {mismatches_on_facts:.1%} |
+| ... of these, where the target's token or the draft's is on a fact | {mismatches_on_facts:.1%} |
 | tokens in a caption | {caption_tokens} (from {shortest} to {longest}) |
 | draft step / target step (r), batch 1, one thread, fp32 | {draft_ratio:.3f} |
 | verification of {verify_width} tokens / target step (v), same | {verify_ratio:.2f} |
 
 "Facts right" is the share of a scene's properties (tone, pattern, marks, count; size, colour,
 shape and motion of each thing) that the caption states with their true value and no other. Words
-such as "right", "light" or "one" that are visual in one place and filler in another count as
-visual words in the next-to-last share wherever they occur, so it is an upper bound.
+such as "right", "light" or "one" are visual in one place and filler in another: of the target's
+tokens only those that state a fact count in the next-to-last share, of the draft's every token of
+such a word, so it is an upper bound.
 
 Latencies: draft step {draft_ms:.2f} ms, target step {target_ms:.2f} ms, verification
 {verify_ms:.2f} ms, medians on the machine that trained the pair (2 shared cores of an AMD EPYC).
