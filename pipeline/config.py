@@ -10,13 +10,10 @@ from enum import StrEnum
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-
-class Section(BaseModel):
-    """Base of every section: frozen, and strict about keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+from pipeline.config_section import Section
+from pipeline.speculation_config import SpeculationConfig, SpeculationMethod
 
 
 def _plain_url(url: str) -> str:
@@ -227,24 +224,14 @@ class GenerationConfig(Section):
     """Most tokens of a caption."""
     max_num_seqs: int = Field(default=8, ge=1)
     """Clips decoded together by one captioner; changes speed, not captions."""
-
-
-class SpeculationMethod(StrEnum):
-    """How tokens are decided."""
-
-    NONE = "none"
-    EXACT = "exact"
-
-
-class SpeculationConfig(Section):
-    """How tokens are decided."""
-
-    method: SpeculationMethod = SpeculationMethod.EXACT
-    """none: the target alone; exact: a draft proposes, and the caption is the target's own."""
-    num_speculative_tokens: int = Field(default=4, ge=1, le=64)
-    """K: tokens that the draft proposes per target step."""
-    plain_share: float = Field(default=0.0, ge=0, le=1)
-    """Share of clips (chosen by clip_id) also decoded plainly, to compare text and time."""
+    max_num_batched_tokens: int = Field(default=2048, ge=1)
+    """Prompt tokens prefilled between two rounds of the running rows; changes speed alone."""
+    kv_cache_memory_bytes: int | None = Field(default=None, ge=1)
+    """Memory for the cached keys and values of both models, bytes; None measures what is free."""
+    temperature: float = Field(default=0.0, ge=0)
+    """0 is greedy; above, tokens are sampled (method exact: from the target's own distribution)."""
+    seed: int = 0
+    """Of sampling; with the clip_id it fixes a caption."""
 
 
 class FailureBudget(Section):

@@ -145,6 +145,7 @@ class DecodingStats:
     draft_s: float
     verify_s: float
     decode_s: float
+    scoring_s: float = 0.0
 
     @property
     def mean_accepted_length(self) -> float:
@@ -166,14 +167,51 @@ class PlainComparison:
 
 
 @dataclass(frozen=True, slots=True)
+class ShadowComparison:
+    """The same clip decoded exactly: what loose decoding changed in its caption.
+
+    facts_kept is the share (0 to 1) of the exact caption's facts that the caption states too
+    (pipeline/decoding/fidelity.py says what counts as a fact).
+    """
+
+    equal: bool
+    facts_kept: float
+    output_tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenDecision:
+    """One emitted token and why it is there, for people to look at.
+
+    kind: exact, relaxed, shifted, correction or bonus. target_token_id is the target's own greedy
+    choice in its place. anchor_score and anchor_rank (quantile, 1 the most visual) are None for
+    tokens that no draft proposed and for rules without scores.
+    """
+
+    token_id: int
+    kind: str
+    target_token_id: int
+    anchor_score: float | None
+    anchor_rank: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Caption:
-    """What the engine says of one clip."""
+    """What the engine says of one clip.
+
+    relaxed_share is the lambda that was in force (None for exact decoding and none); decisions is
+    empty unless the clip is in the token-level sample.
+    """
 
     text: str
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
     stats: DecodingStats
     plain: PlainComparison | None = None
+    shadow: ShadowComparison | None = None
+    relaxed_share: float | None = None
+    decisions: tuple[TokenDecision, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

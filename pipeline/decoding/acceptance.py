@@ -14,6 +14,7 @@ from enum import StrEnum
 
 import torch
 
+from pipeline.decoding.request import CaptionRequest
 from pipeline.decoding.session import PrefillOutput
 
 
@@ -29,6 +30,11 @@ class RejectionCause(StrEnum):
     """Why the first token that was not kept was rejected."""
 
     MISMATCH = "mismatch"
+    ANCHOR = "anchor"
+    GUARD = "guard"
+    FLOOR = "floor"
+    DEFERRED = "deferred"
+    ENTROPY = "entropy"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,14 +42,18 @@ class VerifiedBlock:
     """One row's drafted tokens and what the target says of them.
 
     drafted: K ids; choices: K + 1 greedy target ids, ``choices[j]`` in place of ``drafted[j]`` and
-    the last one after the whole block; logits [K + 1, V]; states [K + 1, D] of the tapped layer,
-    None when none is tapped. Row j of both saw the block up to and without ``drafted[j]``.
+    the last one after the whole block; logits [K + 1, V]; states [K + 1, D] and visual_attention
+    [K + 1] of the tapped layers, None when not tapped. Row j of them saw the block up to and
+    without ``drafted[j]``. draft_probs [K, V] are what sampled drafts were drawn from, None for
+    greedy ones.
     """
 
     drafted: Sequence[int]
     choices: Sequence[int]
     logits: torch.Tensor
-    states: torch.Tensor | None
+    states: torch.Tensor | None = None
+    visual_attention: torch.Tensor | None = None
+    draft_probs: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +61,18 @@ class Acceptance:
     """The verdict on one block: the kept prefix, token by token, and what ended it.
 
     ``rejected_by`` is None when the whole block was kept. ``num_anchors`` counts the drafted tokens
-    that a loose rule held to an exact match because they carry what was seen.
+    that a loose rule held to an exact match because they carry what was seen. ``scores`` are the
+    anchor scores of all K drafted tokens and ``ranks`` their rank quantiles (0 to 1, 1 the most
+    visual), empty for rules without. ``next_token`` is the token that follows the kept ones where
+    that is not the greedy ``choices[num_accepted]`` (sampling).
     """
 
     kinds: tuple[TokenKind, ...]
     rejected_by: RejectionCause | None
     num_anchors: int = 0
+    scores: tuple[float, ...] = ()
+    ranks: tuple[float, ...] = ()
+    next_token: int | None = None
 
     @property
     def num_accepted(self) -> int:
@@ -65,7 +81,7 @@ class Acceptance:
 
 
 AcceptanceRule = Callable[[VerifiedBlock], Acceptance]
-RowRule = Callable[[PrefillOutput], AcceptanceRule]
+RowRule = Callable[[CaptionRequest, PrefillOutput], AcceptanceRule]
 
 
 def accept_exact(block: VerifiedBlock) -> Acceptance:
@@ -81,7 +97,7 @@ def accept_exact(block: VerifiedBlock) -> Acceptance:
     return Acceptance((TokenKind.EXACT,) * num_accepted, None)
 
 
-def exact_rule(prefill: PrefillOutput) -> AcceptanceRule:
+def exact_rule(request: CaptionRequest, prefill: PrefillOutput) -> AcceptanceRule:
     """The lossless rule, which needs nothing of the prompt."""
-    del prefill
+    del request, prefill
     return accept_exact

@@ -15,7 +15,7 @@ from pipeline.decoding.acceptance import exact_rule
 from pipeline.decoding.autoregressive import decode_autoregressively
 from pipeline.decoding.request import CaptionRequest
 from pipeline.decoding.row import DecodedRow, StopRule
-from pipeline.decoding.session import DecodeSession, ModelInputs
+from pipeline.decoding.session import NO_TAPS, DecodeSession, ModelInputs, Taps
 from pipeline.decoding.speculative import SpeculativeDecoder
 from pipeline.records import Caption, PlainComparison
 
@@ -31,9 +31,7 @@ class DecodingModel(Protocol):
     def eos_token_ids(self) -> frozenset[int]:
         """Tokens that end a caption."""
 
-    def open_session(
-        self, num_slots: int, max_length: int, tapped_layer: int | None
-    ) -> DecodeSession:
+    def open_session(self, num_slots: int, max_length: int, taps: Taps = NO_TAPS) -> DecodeSession:
         """Rows to decode in."""
 
     def decode_text(self, token_ids: Sequence[int]) -> str:
@@ -65,7 +63,7 @@ class _KeptSession:
             length = max(length, grown)
             self._session = None
         max_length = math.ceil(length / _LENGTH_STEP) * _LENGTH_STEP
-        self._session = self._model.open_session(num_slots, max_length, tapped_layer=None)
+        self._session = self._model.open_session(num_slots, max_length)
         return self._session
 
 
@@ -133,7 +131,7 @@ class CaptionEngine:
             draft=self._draft.fit([r.draft for r in requests if r.draft is not None]),
             stop=self._stop,
             row_rule=exact_rule,
-            num_speculative_tokens=self._speculation.num_speculative_tokens,
+            num_speculative_tokens=self._speculation.num_speculative_tokens or 4,
         )
         return decoder.decode(requests)
 

@@ -23,6 +23,8 @@ class ModelInputs:
     token_ids [T] int64 with the visual placeholders expanded; position_ids [T] or [3, T] (M-RoPE);
     visual_mask [T] bool marks the M visual tokens; next_position is the position of the first
     generated token (with M-RoPE it is not T); vision holds what the family's vision tower takes.
+    ``kept_visual`` [video features] bool tells which of the vision tower's features the prompt
+    still has a place for, True M times; None: all (pipeline/decoding/pruning.py).
     """
 
     token_ids: torch.Tensor
@@ -30,6 +32,7 @@ class ModelInputs:
     visual_mask: torch.Tensor
     next_position: int
     vision: Mapping[str, torch.Tensor]
+    kept_visual: torch.Tensor | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -46,26 +49,46 @@ class SlotError(RuntimeError):
     """A slot was used against its state: taken, empty, too short, or rolled back too far."""
 
 
+@dataclass(frozen=True, slots=True)
+class Taps:
+    """What a session reports beside logits; layers count from 0, None taps nothing.
+
+    states_layer: its output states. attention_layer: how much of its attention goes to the video.
+    """
+
+    states_layer: int | None = None
+    attention_layer: int | None = None
+
+
+NO_TAPS = Taps()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class PrefillOutput:
-    """logits [V] float32 of the token after the prompt; visual_states [M, D] of the tapped layer.
+    """logits [V] float32 of the token after the prompt.
 
-    ``visual_states`` is None when no layer is tapped or the prompt has no video.
+    visual_states [M, D] of the tapped layer; visual_attention [M] float32, the attention that the
+    last prompt token pays to each visual token, mean over heads. Both None when not tapped, or
+    when the prompt has no video.
     """
 
     logits: torch.Tensor
-    visual_states: torch.Tensor | None
+    visual_states: torch.Tensor | None = None
+    visual_attention: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ForwardOutput:
     """logits [B, L, V] float32; states [B, L, D] of the tapped layer, None when none is tapped.
 
+    visual_attention [B, L] float32 is the share (0 to 1, mean over heads) of each token's attention
+    that goes to the row's visual tokens, 0 for a prompt without a video; None when not tapped.
     Entries at and beyond a row's own number of tokens are padding and must not be read.
     """
 
     logits: torch.Tensor
-    states: torch.Tensor | None
+    states: torch.Tensor | None = None
+    visual_attention: torch.Tensor | None = None
 
 
 class DecodeSession(Protocol):
@@ -89,6 +112,19 @@ class DecodeSession(Protocol):
 
     def prefill(self, slot: int, inputs: ModelInputs) -> PrefillOutput:
         """Cache a prompt in a free slot. Raises SlotError if the slot is taken or too short."""
+
+    def start_prefill(self, slot: int, inputs: ModelInputs) -> None:
+        """Take a free slot and encode the prompt's video; nothing is cached yet.
+
+        Raises SlotError as ``prefill`` does. ``release`` frees the slot at any moment.
+        """
+
+    def continue_prefill(self, slot: int, max_tokens: int) -> PrefillOutput | None:
+        """Cache at most ``max_tokens`` (at least one) more prompt tokens of a started slot.
+
+        None while prompt tokens remain; with the last one the same output as ``prefill``.
+        Raises SlotError if no prefill is under way. ``forward`` on such a slot is a SlotError.
+        """
 
     def forward(self, slots: Sequence[int], token_ids: Sequence[Sequence[int]]) -> ForwardOutput:
         """Append ``token_ids[i]`` (at least one) to row ``slots[i]`` and score each position.

@@ -76,7 +76,7 @@ class SpeculativeDecoder:
         started = perf_counter()
         prefill = self._target.prefill(slot, request.target)
         first = int(prefill.logits.argmax())
-        row = Row(slot, request.target, self._stop, self._row_rule(prefill), [first])
+        row = Row(slot, request.target, self._stop, self._row_rule(request, prefill), [first])
         rows.append(row)
         if row.finish_reason is None:
             self._draft.prefill(slot, request.draft)

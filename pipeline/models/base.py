@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from pipeline.config import PromptConfig
-from pipeline.decoding.session import DecodeSession, ModelInputs
+from pipeline.decoding.session import NO_TAPS, DecodeSession, ModelInputs, Taps
 from pipeline.records import DecodedClip
 
 
@@ -40,13 +40,19 @@ class VideoLM(Protocol):
         Raises ClipInputError if the frames don't fit the model.
         """
 
-    def open_session(
-        self, num_slots: int, max_length: int, tapped_layer: int | None
-    ) -> DecodeSession:
+    def open_session(self, num_slots: int, max_length: int, taps: Taps = NO_TAPS) -> DecodeSession:
         """Slots for ``num_slots`` rows of at most ``max_length`` tokens.
 
-        ``tapped_layer`` counts decoder layers from 0; its output states come back with the logits.
+        Raises ValueError if a tapped layer does not exist.
         """
+
+    @property
+    def num_layers(self) -> int:
+        """Decoder layers."""
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """What one cached token takes in a session, bytes."""
 
     def decode_text(self, token_ids: Sequence[int]) -> str:
         """Text of generated ids, without special tokens."""

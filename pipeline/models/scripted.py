@@ -17,7 +17,14 @@ from dataclasses import dataclass, field
 import torch
 
 from pipeline.config import PromptConfig
-from pipeline.decoding.session import ForwardOutput, ModelInputs, PrefillOutput, SlotError
+from pipeline.decoding.session import (
+    NO_TAPS,
+    ForwardOutput,
+    ModelInputs,
+    PrefillOutput,
+    SlotError,
+    Taps,
+)
 from pipeline.records import DecodedClip
 
 EOS_TOKEN_ID = 0
@@ -68,21 +75,24 @@ class Script:
 @dataclass(slots=True)
 class _Slot:
     prompt: tuple[int, ...]
+    inputs: ModelInputs
+    num_prefilled: int = 0
     token_ids: list[int] = field(default_factory=list)
 
 
 class ScriptedSession:
     """Implements DecodeSession on a script; see there for the contract.
 
-    States of a token are its id in each of 4 dimensions, a value that tests can recognise.
+    States of a token are its id in each of 4 dimensions, its attention to the video is id / V, and
+    visual token m gets attention m: values that tests can recognise.
     """
 
     def __init__(
-        self, script: Script, num_slots: int, max_length: int, tapped_layer: int | None = None
+        self, script: Script, num_slots: int, max_length: int, taps: Taps = NO_TAPS
     ) -> None:
         self._script = script
         self._max_length = max_length
-        self._is_tapped = tapped_layer is not None
+        self._taps = taps
         self._slots: list[_Slot | None] = [None] * num_slots
 
     @property
@@ -102,16 +112,37 @@ class ScriptedSession:
 
     def prefill(self, slot: int, inputs: ModelInputs) -> PrefillOutput:
         """Cache a prompt; see DecodeSession."""
+        self.start_prefill(slot, inputs)
+        output = self.continue_prefill(slot, inputs.num_tokens)
+        assert output is not None
+        return output
+
+    def start_prefill(self, slot: int, inputs: ModelInputs) -> None:
+        """Take the slot; see DecodeSession."""
         if self._slots[slot] is not None:
             raise SlotError(f"slot {slot} is taken")
         if inputs.num_tokens > self._max_length:
             raise SlotError(f"{inputs.num_tokens} tokens do not fit {self._max_length}")
-        prompt = tuple(inputs.token_ids.tolist())
-        self._slots[slot] = _Slot(prompt)
-        visual_states = None
-        if self._is_tapped and inputs.num_visual_tokens:
-            visual_states = self._states(inputs.token_ids[inputs.visual_mask])
-        return PrefillOutput(self._logits(prompt, []), visual_states)
+        self._slots[slot] = _Slot(tuple(inputs.token_ids.tolist()), inputs)
+
+    def continue_prefill(self, slot: int, max_tokens: int) -> PrefillOutput | None:
+        """Cache more of the prompt; see DecodeSession."""
+        row = self._slots[slot]
+        if row is None or row.num_prefilled == len(row.prompt):
+            raise SlotError(f"no prefill is under way in slot {slot}")
+        if max_tokens < 1:
+            raise SlotError(f"a prefill can't go on by {max_tokens} tokens")
+        row.num_prefilled = min(len(row.prompt), row.num_prefilled + max_tokens)
+        if row.num_prefilled < len(row.prompt):
+            return None
+        visual = row.inputs.token_ids[row.inputs.visual_mask]
+        return PrefillOutput(
+            self._logits(row.prompt, []),
+            self._states(visual) if self._taps.states_layer is not None and len(visual) else None,
+            torch.arange(len(visual), dtype=torch.float32)
+            if self._taps.attention_layer is not None and len(visual)
+            else None,
+        )
 
     def forward(self, slots: Sequence[int], token_ids: Sequence[Sequence[int]]) -> ForwardOutput:
         """Append tokens to rows and score each position; see DecodeSession."""
@@ -119,6 +150,8 @@ class ScriptedSession:
             raise SlotError(f"slots named twice: {list(slots)}")
         rows = [self._occupied(slot) for slot in slots]
         for slot, row, tokens in zip(slots, rows, token_ids, strict=True):
+            if row.num_prefilled < len(row.prompt):
+                raise SlotError(f"the prompt in slot {slot} is not cached yet")
             if not tokens:
                 raise SlotError(f"no token for slot {slot}")
             if not all(0 <= token < self.vocab_size for token in tokens):
@@ -130,17 +163,23 @@ class ScriptedSession:
         widest = max(map(len, token_ids))
         logits = torch.full((len(rows), widest, self.vocab_size), torch.nan)
         states = torch.full((len(rows), widest, _HIDDEN_SIZE), torch.nan)
+        attention = torch.full((len(rows), widest), torch.nan)
         for i, (row, tokens) in enumerate(zip(rows, token_ids)):
             states[i, : len(tokens)] = self._states(torch.tensor(tokens))
+            attention[i, : len(tokens)] = torch.tensor(tokens) / self.vocab_size
             for j, token in enumerate(tokens):
                 row.token_ids.append(token)
                 logits[i, j] = self._logits(row.prompt, row.token_ids)
-        return ForwardOutput(logits, states if self._is_tapped else None)
+        return ForwardOutput(
+            logits,
+            states if self._taps.states_layer is not None else None,
+            attention if self._taps.attention_layer is not None else None,
+        )
 
     def cached_length(self, slot: int) -> int:
         """Tokens in the row's cache; 0 for a free slot."""
         row = self._slots[slot]
-        return 0 if row is None else len(row.prompt) + len(row.token_ids)
+        return 0 if row is None else row.num_prefilled + len(row.token_ids)
 
     def roll_back(self, slot: int, num_tokens: int) -> None:
         """Drop the row's newest appended tokens."""
@@ -205,10 +244,20 @@ class ScriptedVideoLM:
         return scripted_prompt(text, num_visual)
 
     def open_session(
-        self, num_slots: int, max_length: int, tapped_layer: int | None
+        self, num_slots: int, max_length: int, taps: Taps = NO_TAPS
     ) -> ScriptedSession:
         """Slots on the script."""
-        return ScriptedSession(self._script, num_slots, max_length, tapped_layer)
+        return ScriptedSession(self._script, num_slots, max_length, taps)
+
+    @property
+    def num_layers(self) -> int:
+        """As many as anyone wants to tap."""
+        return 64
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """A script caches ids only; one byte makes budgets easy to reckon."""
+        return 1
 
     def decode_text(self, token_ids: Sequence[int]) -> str:
         """``w<id>`` for each token but the end."""

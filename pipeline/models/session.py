@@ -20,7 +20,14 @@ import torch
 from torch import nn
 
 from pipeline.decoding.cache import SlotCache
-from pipeline.decoding.session import ForwardOutput, ModelInputs, PrefillOutput, SlotError
+from pipeline.decoding.session import (
+    NO_TAPS,
+    ForwardOutput,
+    ModelInputs,
+    PrefillOutput,
+    SlotError,
+    Taps,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +67,18 @@ class TransformersSession:
     """Implements DecodeSession; see there for the contract."""
 
     def __init__(
-        self, model: LanguageModel, num_slots: int, max_length: int, tapped_layer: int | None
+        self, model: LanguageModel, num_slots: int, max_length: int, taps: Taps = NO_TAPS
     ) -> None:
         num_layers = len(model.layers)
-        if tapped_layer is not None and not 0 <= tapped_layer < num_layers:
-            raise ValueError(f"tapped layer {tapped_layer}: the model has 0 .. {num_layers - 1}")
+        for tapped_layer in (taps.states_layer, taps.attention_layer):
+            if tapped_layer is not None and not 0 <= tapped_layer < num_layers:
+                raise ValueError(f"tapped layer {tapped_layer}: the model has 0..{num_layers - 1}")
         weight = model.embedding.weight
         self._model = model
         self._device = weight.device
         self._max_length = max_length
-        self._tapped_layer = tapped_layer
+        self._taps = taps
+        self._starting: dict[int, ModelInputs] = {}
         self._occupants: list[_Occupant | None] = [None] * num_slots
         self._cache = SlotCache(
             num_layers=num_layers,
@@ -134,6 +143,15 @@ class TransformersSession:
         positions = positions + torch.tensor(starts, device=self._device)[:, None]
         hidden, states = self._run(slots, num_new, self._model.embedding(ids), positions)
         return ForwardOutput(self._logits(hidden), states)
+
+    def start_prefill(self, slot: int, inputs: ModelInputs) -> None:
+        """Take the slot; see DecodeSession."""
+        self._starting[slot] = inputs
+
+    def continue_prefill(self, slot: int, max_tokens: int) -> PrefillOutput | None:
+        """Cache more of the prompt; see DecodeSession."""
+        del max_tokens
+        return self.prefill(slot, self._starting.pop(slot))
 
     def cached_length(self, slot: int) -> int:
         """Tokens in the row's cache."""
@@ -220,14 +238,14 @@ class TransformersSession:
     def _tap(self) -> Iterator[list[torch.Tensor]]:
         """Collect the output of one layer while the block runs; the model keeps no trace of it."""
         tapped: list[torch.Tensor] = []
-        if self._tapped_layer is None:
+        if self._taps.states_layer is None:
             yield tapped
             return
 
         def keep(_module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
             tapped.append(output)
 
-        handle = self._model.layers[self._tapped_layer].register_forward_hook(keep)
+        handle = self._model.layers[self._taps.states_layer].register_forward_hook(keep)
         try:
             yield tapped
         finally:

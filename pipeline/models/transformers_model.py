@@ -15,7 +15,7 @@ import torch
 from transformers.video_utils import VideoMetadata
 
 from pipeline.config import PromptConfig
-from pipeline.decoding.session import ModelInputs
+from pipeline.decoding.session import NO_TAPS, ModelInputs, Taps
 from pipeline.models.base import ClipInputError
 from pipeline.models.session import LanguageModel, TransformersSession
 from pipeline.records import DecodedClip
@@ -72,13 +72,28 @@ class TransformersVideoLM(ABC):
         """The checkpoint's own end tokens (its generation config), else the tokenizer's."""
         return self._eos_token_ids
 
+    @property
+    def num_layers(self) -> int:
+        """Decoder layers."""
+        return int(self.model.config.text_config.num_hidden_layers)
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Keys and values of all layers in the model's dtype, bytes."""
+        text_config = self.model.config.text_config
+        head_size = getattr(text_config, "head_dim", None) or (
+            text_config.hidden_size // text_config.num_attention_heads
+        )
+        per_layer = 2 * text_config.num_key_value_heads * head_size * self.model.dtype.itemsize
+        return int(per_layer * text_config.num_hidden_layers)
+
     def decode_text(self, token_ids: Sequence[int]) -> str:
         """Text of generated ids, without special tokens and outer blanks."""
         text: str = self.tokenizer.decode(list(token_ids), skip_special_tokens=True)
         return text.strip()
 
     def open_session(
-        self, num_slots: int, max_length: int, tapped_layer: int | None
+        self, num_slots: int, max_length: int, taps: Taps = NO_TAPS
     ) -> TransformersSession:
         """Slots on this model; see VideoLM."""
         text_config = self.model.config.text_config
@@ -92,7 +107,7 @@ class TransformersVideoLM(ABC):
             head_size=getattr(text_config, "head_dim", None)
             or text_config.hidden_size // num_query_heads,
         )
-        return TransformersSession(language_model, num_slots, max_length, tapped_layer)
+        return TransformersSession(language_model, num_slots, max_length, taps)
 
     def prepare(self, clip: DecodedClip, prompt: PromptConfig) -> ModelInputs:
         """The clip and the prompt as the model takes them; see VideoLM."""

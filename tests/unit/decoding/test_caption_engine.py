@@ -8,7 +8,7 @@ import pytest
 from pipeline.config import GenerationConfig, PromptConfig, SpeculationConfig
 from pipeline.decoding.engine import CaptionEngine
 from pipeline.decoding.request import CaptionRequest
-from pipeline.decoding.session import SlotError
+from pipeline.decoding.session import NO_TAPS, SlotError
 from pipeline.models.scripted import Script, ScriptedVideoLM, scripted_prompt
 from pipeline.records import FinishReason
 from tests.tiny_models import tiny_clip
@@ -23,8 +23,8 @@ class CountingVideoLM(ScriptedVideoLM):
         super().__init__(script)
         self.sessions = []
 
-    def open_session(self, num_slots, max_length, tapped_layer):
-        self.sessions.append(super().open_session(num_slots, max_length, tapped_layer))
+    def open_session(self, num_slots, max_length, taps=NO_TAPS):
+        self.sessions.append(super().open_session(num_slots, max_length, taps))
         return self.sessions[-1]
 
 
@@ -118,9 +118,9 @@ class LastSessionVideoLM(ScriptedVideoLM):
         self.alive = weakref.WeakSet()
         self.alive_at_opening = []
 
-    def open_session(self, num_slots, max_length, tapped_layer):
+    def open_session(self, num_slots, max_length, taps=NO_TAPS):
         self.alive_at_opening.append(len(self.alive))
-        session = super().open_session(num_slots, max_length, tapped_layer)
+        session = super().open_session(num_slots, max_length, taps)
         self.alive.add(session)
         return session
 
@@ -154,7 +154,7 @@ def test_a_session_that_does_not_fit_the_memory_leaves_a_usable_engine():
     captioner.caption(requests(CLIPS[:1]))
     open_session = target.open_session
 
-    def out_of_memory(num_slots, max_length, tapped_layer):
+    def out_of_memory(num_slots, max_length, taps=NO_TAPS):
         raise MemoryError
 
     target.open_session = out_of_memory

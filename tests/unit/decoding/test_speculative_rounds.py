@@ -122,7 +122,7 @@ def test_another_rule_drops_in():
     def accept_all(block):
         return Acceptance((TokenKind.RELAXED,) * len(block.drafted), None)
 
-    speculative, *_ = decoder(0.0, k=4, max_tokens=16, rule=lambda _: accept_all, num_slots=8)
+    speculative, *_ = decoder(0.0, k=4, max_tokens=16, rule=lambda *_: accept_all, num_slots=8)
     rows = speculative.decode([shared([text]) for text in range(2, 10)])
     for row in rows:
         assert row.stats.relaxed_tokens == row.stats.drafted_tokens
@@ -134,14 +134,14 @@ def test_another_rule_drops_in():
 def test_rules_are_made_per_row_and_see_the_block():
     seen = []
 
-    def watch(prefill):
+    def watch(request, prefill):
         assert prefill.logits.shape == (TARGET.vocab_size,)
         blocks = []
         seen.append(blocks)
 
         def rule(block):
             blocks.append(block)
-            return exact_rule(prefill)(block)
+            return exact_rule(request, prefill)(block)
 
         return rule
 

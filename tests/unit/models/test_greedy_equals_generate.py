@@ -12,6 +12,7 @@ import torch
 from pipeline.config import PromptConfig
 from pipeline.decoding.autoregressive import decode_autoregressively
 from pipeline.decoding.row import StopRule
+from pipeline.decoding.session import NO_TAPS
 from pipeline.records import FinishReason
 from tests.tiny_models import tiny_clip
 
@@ -54,7 +55,7 @@ def reference(video_lm, clip, prompt, eos_token_id=None):
 
 
 def decode(video_lm, inputs, stop=NO_EOS):
-    session = video_lm.open_session(num_slots=len(inputs), max_length=160, tapped_layer=None)
+    session = video_lm.open_session(num_slots=len(inputs), max_length=160, taps=NO_TAPS)
     return decode_autoregressively(session, inputs, stop)
 
 
@@ -113,7 +114,7 @@ def test_positions_of_the_video_numbered_like_text_are_detected(pair, references
 
 def test_logits_have_the_tokenizers_vocabulary_in_float32(pair):
     for model in (pair.target, pair.draft):
-        session = model.open_session(1, 160, tapped_layer=None)
+        session = model.open_session(1, 160, taps=NO_TAPS)
         logits = session.prefill(0, model.prepare(*CASES[0])).logits
         assert logits.shape == (len(model.tokenizer),)
         assert logits.dtype is torch.float32

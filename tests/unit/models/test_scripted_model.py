@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from pipeline.config import PromptConfig
-from pipeline.decoding.session import SlotError
+from pipeline.decoding.session import SlotError, Taps
 from pipeline.models.scripted import (
     EOS_TOKEN_ID,
     Script,
@@ -101,7 +101,7 @@ class TestStrictness:
             session.roll_back(0, num_tokens)
 
     def test_states_are_the_tokens(self):
-        session = ScriptedSession(Script(), 1, 20, tapped_layer=0)
+        session = ScriptedSession(Script(), 1, 20, taps=Taps(states_layer=0))
         prefill = session.prefill(0, replace(scripted_prompt(PROMPT, 2)))
         assert prefill.visual_states[:, 0].tolist() == [1, 1]
         assert session.forward([0], [[9, 4]]).states[0, :, 0].tolist() == [9, 4]

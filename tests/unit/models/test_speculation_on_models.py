@@ -30,8 +30,8 @@ def requests(target, draft):
 
 def speculate(target, draft, num_speculative_tokens, stop, batch):
     decoder = SpeculativeDecoder(
-        target.open_session(len(batch), MAX_LENGTH, None),
-        draft.open_session(len(batch), MAX_LENGTH, None),
+        target.open_session(len(batch), MAX_LENGTH),
+        draft.open_session(len(batch), MAX_LENGTH),
         stop,
         exact_rule,
         num_speculative_tokens,
@@ -45,7 +45,7 @@ def plain(pair):
     prompts = [request.target for request in requests(pair.target, pair.draft)]
 
     def decode(stop):
-        session = pair.target.open_session(len(prompts), MAX_LENGTH, None)
+        session = pair.target.open_session(len(prompts), MAX_LENGTH)
         return decode_autoregressively(session, prompts, stop)
 
     to_the_limit = decode(StopRule(frozenset(), MAX_TOKENS))

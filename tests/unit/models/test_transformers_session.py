@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline.config import PromptConfig
-from pipeline.decoding.session import SlotError
+from pipeline.decoding.session import NO_TAPS, SlotError, Taps
 from tests.tiny_models import tiny_clip
 
 PROMPTS = [(4, "the dog"), (9, "describe this video in detail"), (1, "car"), (6, "what happens ?")]
@@ -24,17 +24,17 @@ def prompts(pair):
     ]
 
 
-def open_session(pair, num_slots=1, tapped_layer=None, max_length=MAX_LENGTH):
-    return pair.target.open_session(num_slots, max_length, tapped_layer)
+def open_session(pair, num_slots=1, taps=NO_TAPS, max_length=MAX_LENGTH):
+    return pair.target.open_session(num_slots, max_length, taps)
 
 
-def score_alone(pair, prompt, tokens, tapped_layer=None):
+def score_alone(pair, prompt, tokens, taps=NO_TAPS):
     """Logits and states after each token, in a session of its own, one token a call."""
-    session = open_session(pair, tapped_layer=tapped_layer)
+    session = open_session(pair, taps=taps)
     session.prefill(0, prompt)
     outputs = [session.forward([0], [[token]]) for token in tokens]
     logits = torch.cat([output.logits[0] for output in outputs])
-    states = None if tapped_layer is None else torch.cat([o.states[0] for o in outputs])
+    states = None if taps == NO_TAPS else torch.cat([o.states[0] for o in outputs])
     return logits, states
 
 
@@ -132,7 +132,7 @@ def test_slots_can_be_used_again(pair, prompts):
 def test_sessions_on_one_model_do_not_disturb_each_other(pair, prompts):
     """transformers keeps Qwen's rope_deltas on the model: the last prefill would win."""
     expected, _ = score_alone(pair, prompts[0], TOKENS)
-    first, second = open_session(pair), open_session(pair, tapped_layer=1)
+    first, second = open_session(pair), open_session(pair, taps=Taps(states_layer=1))
     first.prefill(0, prompts[0])
     second.prefill(0, prompts[1])
     scored = []
@@ -167,14 +167,14 @@ def test_the_tapped_layer_gives_the_videos_states(pair, layer):
     clip, prompt = tiny_clip(4), PromptConfig()
     expected, visual = hidden_states(pair, clip, prompt, layer)
     inputs = pair.target.prepare(clip, prompt)
-    states = open_session(pair, tapped_layer=layer).prefill(0, inputs).visual_states
+    states = open_session(pair, taps=Taps(states_layer=layer)).prefill(0, inputs).visual_states
     assert states.shape == (inputs.num_visual_tokens, expected.shape[-1])
     assert_close(states, expected[visual])
 
 
 def test_tapped_states_come_with_the_logits_and_leave_no_hook(pair, prompts):
-    _, expected = score_alone(pair, prompts[0], TOKENS, tapped_layer=1)
-    session = open_session(pair, num_slots=2, tapped_layer=1)
+    _, expected = score_alone(pair, prompts[0], TOKENS, taps=Taps(states_layer=1))
+    session = open_session(pair, num_slots=2, taps=Taps(states_layer=1))
     session.prefill(0, prompts[0])
     session.prefill(1, prompts[1])
     output = session.forward([1, 0], [TOKENS[:2], TOKENS])
@@ -192,7 +192,7 @@ def test_a_prompt_without_video_has_no_visual_states(pair, prompts):
         next_position=len(text_only),
         vision={},
     )
-    output = open_session(pair, tapped_layer=1).prefill(0, inputs)
+    output = open_session(pair, taps=Taps(states_layer=1)).prefill(0, inputs)
     assert output.visual_states is None
 
 
@@ -242,13 +242,13 @@ class TestMisuse:
 
     def test_a_layer_that_is_not_there(self, pair):
         with pytest.raises(ValueError, match="tapped layer"):
-            open_session(pair, tapped_layer=3)
+            open_session(pair, taps=Taps(states_layer=3))
 
 
 @pytest.mark.parametrize("tapped_layer", [None, 1])
 def test_a_session_let_go_frees_its_cache_at_once(pair, prompts, tapped_layer):
     """The engine opens a larger session right after: nothing may wait for the cycle collector."""
-    session = open_session(pair, tapped_layer=tapped_layer)
+    session = open_session(pair, taps=Taps(states_layer=tapped_layer))
     session.prefill(0, prompts[0])
     session.forward([0], [TOKENS])
     cache = weakref.ref(session._cache)
