@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+import torch
+
 from pipeline.config import PromptConfig
 from pipeline.decoding.session import NO_TAPS, DecodeSession, ModelInputs, Taps
 from pipeline.records import DecodedClip
@@ -53,6 +55,10 @@ class VideoLM(Protocol):
     @property
     def kv_bytes_per_token(self) -> int:
         """What one cached token takes in a session, bytes."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights and the sessions are."""
 
     def decode_text(self, token_ids: Sequence[int]) -> str:
         """Text of generated ids, without special tokens."""

@@ -259,6 +259,11 @@ class ScriptedVideoLM:
         """A script caches ids only; one byte makes budgets easy to reckon."""
         return 1
 
+    @property
+    def device(self) -> torch.device:
+        """A script lies nowhere; its logits are on the CPU."""
+        return torch.device("cpu")
+
     def decode_text(self, token_ids: Sequence[int]) -> str:
         """``w<id>`` for each token but the end."""
         return " ".join(f"w{token}" for token in token_ids if token != EOS_TOKEN_ID)

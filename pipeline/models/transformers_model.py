@@ -87,6 +87,12 @@ class TransformersVideoLM(ABC):
         per_layer = 2 * text_config.num_key_value_heads * head_size * self.model.dtype.itemsize
         return int(per_layer * text_config.num_hidden_layers)
 
+    @property
+    def device(self) -> torch.device:
+        """Of the embeddings, where a session's cache lies too."""
+        device: torch.device = self.model.get_input_embeddings().weight.device
+        return device
+
     def decode_text(self, token_ids: Sequence[int]) -> str:
         """Text of generated ids, without special tokens and outer blanks."""
         text: str = self.tokenizer.decode(list(token_ids), skip_special_tokens=True)
