@@ -73,8 +73,8 @@ STAGES = {
         Stage("target-base", BASE_SHAPE, Task.FULL, "target-brief", 650, 32, 1e-3, fact_weight=6),
         Stage("target", TARGET_SHAPE, Task.FULL, "target-base", 160, 16, 3e-4, fact_weight=6),
         Stage("draft-list", DRAFT_SHAPE, Task.LIST, "look", 500, 32, 2e-3),
-        Stage("draft-brief", DRAFT_SHAPE, Task.BRIEF, "draft-list", 500, 32, 2e-3),
-        Stage("draft", DRAFT_SHAPE, Task.FULL, "draft-brief", 460, 32, 1e-3),
+        Stage("draft-brief", DRAFT_SHAPE, Task.BRIEF, "draft-list", 500, 32, 2e-3, fact_weight=8),
+        Stage("draft", DRAFT_SHAPE, Task.FULL, "draft-brief", 350, 32, 1e-3, fact_weight=8),
     )
 }
 
