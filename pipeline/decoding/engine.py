@@ -1,77 +1,36 @@
-"""From prompts to captions: picks the decoding method, and compares a share of clips with plain.
+"""From requests to captions: one in-flight batch, and the comparisons that are made beside it.
 
-Several requests decode as one batch; each caption equals the one that its clip would get alone.
+Each caption equals the one that its clip would get alone (see InFlightBatch for what that asks of
+a loose method).
 """
 
 from __future__ import annotations
 
-import hashlib
-import math
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
-from pipeline.config import GenerationConfig, SpeculationConfig, SpeculationMethod
-from pipeline.decoding.acceptance import exact_rule
-from pipeline.decoding.autoregressive import decode_autoregressively
+from pipeline.config import GenerationConfig, SpeculationConfig
+from pipeline.decoding.clip_share import Purpose, hash64, is_chosen
+from pipeline.decoding.inflight import InFlightBatch
+from pipeline.decoding.length_policy import NO_DRAFTS
+from pipeline.decoding.method import DecodingMethod
 from pipeline.decoding.request import CaptionRequest
-from pipeline.decoding.row import DecodedRow, StopRule
-from pipeline.decoding.session import NO_TAPS, DecodeSession, ModelInputs, Taps
-from pipeline.decoding.speculative import SpeculativeDecoder
-from pipeline.records import Caption, PlainComparison
+from pipeline.decoding.row import DecodedRow, DecodingJob, StopRule
+from pipeline.decoding.sessions import DecodingModel, SessionPair
+from pipeline.decoding.task import Answer, Task, compare_with_plain
+from pipeline.decoding.waiting import Waiting
+from pipeline.records import Caption
 
-_LENGTH_STEP = 256
-_GROWTH = 1.25
-"""Of a slot's length at least, so that clips that get longer bit by bit seldom need a session."""
-
-
-class DecodingModel(Protocol):
-    """What the engine needs of a model (pipeline.models.base.VideoLM has it)."""
-
-    @property
-    def eos_token_ids(self) -> frozenset[int]:
-        """Tokens that end a caption."""
-
-    def open_session(self, num_slots: int, max_length: int, taps: Taps = NO_TAPS) -> DecodeSession:
-        """Rows to decode in."""
-
-    def decode_text(self, token_ids: Sequence[int]) -> str:
-        """Text of a caption."""
-
-
-class _KeptSession:
-    """One model's session: kept from batch to batch, and replaced once a batch does not fit.
-
-    A session is mostly its cache, which can take most of a device's memory: the old one is let go
-    before the larger one is opened.
-    """
-
-    def __init__(self, model: DecodingModel, max_tokens: int) -> None:
-        self._model = model
-        self._max_tokens = max_tokens
-        self._session: DecodeSession | None = None
-
-    def fit(self, prompts: Sequence[ModelInputs]) -> DecodeSession:
-        """A session with a slot for each prompt and its caption; raises the model's errors."""
-        num_slots = len(prompts)
-        length = max((p.num_tokens for p in prompts), default=1) + self._max_tokens
-        if self._session is not None:
-            slots_before, length_before = self._session.num_slots, self._session.max_length
-            if num_slots <= slots_before and length <= length_before:
-                return self._session
-            num_slots = max(num_slots, slots_before)
-            grown = math.ceil(_GROWTH * length_before) if length > length_before else length_before
-            length = max(length, grown)
-            self._session = None
-        max_length = math.ceil(length / _LENGTH_STEP) * _LENGTH_STEP
-        self._session = self._model.open_session(num_slots, max_length)
-        return self._session
+_MAX_SET_ASIDE_ROUNDS = 4
+"""Requests that wait to be compared with plain decoding, in batches of max_num_seqs."""
 
 
 class CaptionEngine:
-    """Captions batches of requests with one target and perhaps one draft.
+    """Captions streams of requests with one target and what proposes tokens to it.
 
-    It keeps one session per model, large enough for the largest batch so far, so that steady work
-    allocates nothing. Not thread-safe. Raises ValueError if speculation is asked without a draft.
+    It keeps one session per model, so that steady work allocates nothing. Not thread-safe. Raises
+    ValueError if the method needs a draft that there is not. ``token_sample_share`` is the share of
+    clips (chosen by clip_id) whose captions say why each token is there.
     """
 
     def __init__(
@@ -80,78 +39,181 @@ class CaptionEngine:
         draft: DecodingModel | None,
         generation: GenerationConfig,
         speculation: SpeculationConfig,
+        token_sample_share: float = 0.0,
     ) -> None:
-        if speculation.method is not SpeculationMethod.NONE and draft is None:
-            raise ValueError(
-                f"speculation.method {speculation.method} needs models.draft; name one, or set "
-                f"the method to {SpeculationMethod.NONE}"
-            )
-        if speculation.method is SpeculationMethod.NONE:
-            draft = None
+        self._method = DecodingMethod(target, draft, generation, speculation)
+        self._sessions = SessionPair(
+            target,
+            self._method.drafting_model,
+            taps=self._method.taps,
+            max_tokens=generation.max_tokens,
+            max_num_seqs=generation.max_num_seqs,
+            kv_cache_memory_bytes=generation.kv_cache_memory_bytes,
+            draft_keep_ratio=self._method.keep_ratio,
+            draft_is_target=self._method.drafts_itself,
+        )
         self._decode_text = target.decode_text
-        self._target = _KeptSession(target, generation.max_tokens)
-        self._draft = _KeptSession(draft, generation.max_tokens) if draft else None
         self._stop = StopRule(target.eos_token_ids, generation.max_tokens)
+        self._generation = generation
         self._speculation = speculation
+        self._token_sample_share = token_sample_share
 
     def caption(self, requests: Sequence[CaptionRequest]) -> list[Caption]:
-        """Caption the requests as one batch, in order.
+        """Caption the requests, in order.
 
-        Clips chosen for comparison decode both ways in batches of their own, so that both ways
-        share the machine with the same rows; which way goes first is a coin toss by clip_id.
-        Raises SlotError or the model's errors; the engine can be used again afterwards.
+        Raises PromptTooLongError for the first request that has no caption, SlotError or the
+        model's errors; the engine can be used again afterwards.
         """
-        captions: dict[int, Caption] = {}
-        compared = [i for i, request in enumerate(requests) if self._is_compared(request)]
-        others = [i for i in range(len(requests)) if i not in compared]
-        if others:
-            rows = self._decode([requests[i] for i in others])
-            captions.update((i, self._caption(row, None)) for i, row in zip(others, rows))
-        if compared:
-            batch = [requests[i] for i in compared]
-            if _hash64(batch[0].clip_id) % 2:
-                plain_rows = self._decode_plainly(batch)
-                rows = self._decode(batch)
+        captions = []
+        for answer in sorted(self.caption_stream(requests), key=lambda answer: answer.index):
+            if not isinstance(answer.result, Caption):
+                raise answer.result
+            captions.append(answer.result)
+        return captions
+
+    def caption_stream(self, requests: Iterable[CaptionRequest]) -> Iterator[Answer]:
+        """Caption requests as they come; answers come as rows end, in any order.
+
+        A request is asked for once there is a slot for it, but for the first max_num_seqs, by
+        which the slots are measured; asking must not wait for long, or the running rows do too.
+        A request that does not fit the memory even alone is answered with PromptTooLongError.
+
+        Clips chosen for comparison are set aside and decode both ways in batches of their own, so
+        that both ways share the machine with the same rows; which way goes first is a coin toss by
+        clip_id.
+        """
+        tasks = (self._task(index, request) for index, request in enumerate(requests))
+        aside: list[Task] = []
+        while True:
+            yield from self._decode_own_way(self._not_compared(tasks, aside))
+            if not aside:
+                return
+            yield from self._decode_both_ways(aside)
+            aside.clear()
+
+    def _task(self, index: int, request: CaptionRequest) -> Task:
+        share = self._speculation.fidelity.shadow_share
+        is_shadowed = self._method.is_loose and is_chosen(request.clip_id, share, Purpose.SHADOW)
+        return Task(index, request, is_shadowed)
+
+    def _not_compared(self, tasks: Iterator[Task], aside: list[Task]) -> Iterator[Task]:
+        """Pass tasks on, but set those aside that are compared; ends when enough are."""
+        share = self._speculation.plain_share if self._method.speculates else 0.0
+        for task in tasks:
+            if not is_chosen(task.request.clip_id, share, Purpose.PLAIN):
+                yield task
+                continue
+            aside.append(task)
+            if len(aside) >= _MAX_SET_ASIDE_ROUNDS * self._generation.max_num_seqs:
+                return
+
+    def _decode_both_ways(self, tasks: Sequence[Task]) -> Iterator[Answer]:
+        plain: dict[int, DecodedRow] = {}
+        if hash64(tasks[0].request.clip_id, Purpose.PLAIN_FIRST) % 2:
+            plain = self._decode_plainly(tasks)
+            answers = list(self._decode_own_way(iter(tasks)))
+        else:
+            answers = list(self._decode_own_way(iter(tasks)))
+            plain = self._decode_plainly(tasks)
+        rows = {task.index: task.row for task in tasks}
+        for answer in answers:
+            row = rows[answer.index]
+            if row is None or not isinstance(answer.result, Caption):
+                yield answer
+                continue
+            comparison = compare_with_plain(row, plain[answer.index])
+            yield Answer(answer.index, answer.clip_id, replace(answer.result, plain=comparison))
+
+    def _decode_plainly(self, tasks: Sequence[Task]) -> dict[int, DecodedRow]:
+        """Rows by the tasks' index, without those that don't fit the memory."""
+        fitting = [task for task in tasks if self._sessions.refusal(task.request) is None]
+        rows = self._rows(iter(fitting), self._plain_jobs, drafting=False)
+        return {task.index: row for task, _, row in rows}
+
+    def _plain_jobs(self, task: Task) -> list[DecodingJob]:
+        return [DecodingJob(task.request, self._method.exact_rule)]
+
+    def _decode_own_way(self, tasks: Iterator[Task]) -> Iterator[Answer]:
+        """Decode by the configured method, shadows included."""
+        refused: list[Answer] = []
+        for task, job, row in self._rows(self._fitting(tasks, refused), self._own_jobs):
+            yield from refused
+            refused.clear()
+            if job.is_shadow:
+                task.shadow = row
             else:
-                rows = self._decode(batch)
-                plain_rows = self._decode_plainly(batch)
-            for i, row, plain in zip(compared, rows, plain_rows):
-                captions[i] = self._caption(row, plain)
-        return [captions[i] for i in range(len(requests))]
+                task.row = row
+            if task.row is not None and task.is_done:
+                yield Answer(task.index, task.request.clip_id, self._caption(task, task.row))
+        yield from refused
 
-    def _is_compared(self, request: CaptionRequest) -> bool:
-        share = self._speculation.plain_share
-        return self._draft is not None and _hash64(request.clip_id) < share * 2**64
+    def _fitting(self, tasks: Iterator[Task], refused: list[Answer]) -> Iterator[Task]:
+        for task in tasks:
+            refusal = self._sessions.refusal(task.request)
+            if refusal is None:
+                yield task
+            else:
+                refused.append(Answer(task.index, task.request.clip_id, refusal))
 
-    def _decode(self, requests: Sequence[CaptionRequest]) -> list[DecodedRow]:
-        if self._draft is None:
-            return self._decode_plainly(requests)
-        decoder = SpeculativeDecoder(
-            target=self._target.fit([request.target for request in requests]),
-            draft=self._draft.fit([r.draft for r in requests if r.draft is not None]),
-            stop=self._stop,
-            row_rule=exact_rule,
-            num_speculative_tokens=self._speculation.num_speculative_tokens or 4,
+    def _own_jobs(self, task: Task) -> list[DecodingJob]:
+        """The task's rows; asked for when there is a slot, so the lambda in force is the newest."""
+        with_decisions = is_chosen(
+            task.request.clip_id, self._token_sample_share, Purpose.TOKEN_SAMPLE
         )
-        return decoder.decode(requests)
+        task.relaxed_share = self._method.relaxed_share
+        rule = self._method.row_rule(task.relaxed_share)
+        jobs = [DecodingJob(task.request, rule, with_decisions=with_decisions)]
+        if task.has_shadow:
+            jobs.append(DecodingJob(task.request, self._method.exact_rule, is_shadow=True))
+        return jobs
 
-    def _decode_plainly(self, requests: Sequence[CaptionRequest]) -> list[DecodedRow]:
-        prompts = [request.target for request in requests]
-        return decode_autoregressively(self._target.fit(prompts), prompts, self._stop)
+    def _rows(
+        self,
+        tasks: Iterator[Task],
+        jobs_of: Callable[[Task], list[DecodingJob]],
+        drafting: bool = True,
+    ) -> Iterator[tuple[Task, DecodingJob, DecodedRow]]:
+        """Decode jobs in flight. A prompt that is too long for the open sessions lets the rows
+        before it end, and goes on in longer ones."""
+        task_of: dict[DecodingJob, Task] = {}
 
-    def _caption(self, row: DecodedRow, plain: DecodedRow | None) -> Caption:
-        comparison = None
-        if plain is not None:
-            comparison = PlainComparison(
-                equal=plain.token_ids == row.token_ids,
-                prefill_s=plain.stats.prefill_s,
-                decode_s=plain.stats.decode_s,
-                output_tokens=plain.stats.output_tokens,
-            )
+        def jobs(fitting: Iterator[Task]) -> Iterator[DecodingJob]:
+            for task in fitting:
+                for job in jobs_of(task):
+                    task_of[job] = task
+                    yield job
+
+        waiting = Waiting(tasks)
+        while waiting.look_ahead(1):
+            batch = self._open(waiting, drafting)
+            for job, row in batch.decode(jobs(waiting.take_while(self._is_held))):
+                yield task_of.pop(job), job, row
+            del batch  # with its sessions, before others are opened
+
+    def _is_held(self, task: Task) -> bool:
+        return self._sessions.holds(task.request)
+
+    def _open(self, waiting: Waiting[Task], drafting: bool) -> InFlightBatch:
+        ahead = waiting.look_ahead(self._generation.max_num_seqs)
+        num_rows = sum(1 + task.has_shadow for task in ahead)
+        target, draft = self._sessions.fit([task.request for task in ahead], num_rows)
+        method = self._method
+        return InFlightBatch(
+            target,
+            self._stop,
+            max_num_batched_tokens=self._generation.max_num_batched_tokens,
+            proposer=method.proposer(draft) if drafting else None,
+            lengths=method.lengths if drafting else NO_DRAFTS,
+            greedy=method.greedy,
+        )
+
+    def _caption(self, task: Task, row: DecodedRow) -> Caption:
         text = self._decode_text(row.token_ids)
-        return Caption(text, row.token_ids, row.finish_reason, row.stats, comparison)
-
-
-def _hash64(clip_id: str) -> int:
-    """64 bits that depend on the clip alone, alike in every process."""
-    return int.from_bytes(hashlib.blake2b(clip_id.encode(), digest_size=8).digest(), "big")
+        return Caption(
+            text,
+            row.token_ids,
+            row.finish_reason,
+            row.stats,
+            relaxed_share=task.relaxed_share,
+            decisions=row.decisions,
+        )

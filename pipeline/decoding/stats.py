@@ -45,12 +45,14 @@ class Seconds:
     """One row's wall-clock seconds; a step that several rows share is split evenly among them.
 
     So seconds add up: the sum over the rows of a batch is the time of the batch. ``decode_s`` is
-    everything after the prefill: draft_s, verify_s, and deciding.
+    everything after the prefills: draft_s, verify_s, scoring_s (the acceptance rules), and the
+    book-keeping between them. ``prefill_s`` is of the target's prompt and of the proposer's.
     """
 
     prefill_s: float = 0.0
     draft_s: float = 0.0
     verify_s: float = 0.0
+    scoring_s: float = 0.0
     decode_s: float = 0.0
 
 
@@ -89,4 +91,5 @@ def summarise(
         draft_s=seconds.draft_s,
         verify_s=seconds.verify_s,
         decode_s=seconds.decode_s,
+        scoring_s=seconds.scoring_s,
     )

@@ -5,12 +5,10 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.decoding.acceptance import exact_rule
-from pipeline.decoding.autoregressive import decode_autoregressively
 from pipeline.decoding.request import CaptionRequest
 from pipeline.decoding.row import StopRule
-from pipeline.decoding.speculative import SpeculativeDecoder
 from pipeline.models.scripted import EOS_TOKEN_ID, Script, ScriptedSession, scripted_prompt
+from tests.decoding import decode, decode_plainly, in_flight
 
 EOS = frozenset([EOS_TOKEN_ID])
 
@@ -34,8 +32,8 @@ def speculate(script, agreement, inputs, k, max_tokens):
         ScriptedSession(s, len(inputs), length)
         for s in (script, replace(script, agreement=agreement))
     ]
-    decoder = SpeculativeDecoder(*sessions, StopRule(EOS, max_tokens), exact_rule, k)
-    rows = decoder.decode([CaptionRequest("clip", i, i) for i in inputs])
+    batch = in_flight(*sessions, StopRule(EOS, max_tokens), k)
+    rows = decode(batch, [CaptionRequest("clip", i, i) for i in inputs])
     for session in sessions:
         assert [session.cached_length(slot) for slot in range(len(inputs))] == [0] * len(inputs)
     return rows
@@ -47,7 +45,7 @@ def test_exact_speculation_is_plain_decoding(script, agreement, inputs, k, max_t
     rows = speculate(script, agreement, inputs, k, max_tokens)
     length = max(i.num_tokens for i in inputs) + max_tokens
     session = ScriptedSession(script, len(inputs), length)
-    expected = decode_autoregressively(session, inputs, StopRule(EOS, max_tokens))
+    expected = decode_plainly(session, inputs, StopRule(EOS, max_tokens))
     assert [r.token_ids for r in rows] == [r.token_ids for r in expected]
     assert [r.finish_reason for r in rows] == [r.finish_reason for r in expected]
     for row in rows:

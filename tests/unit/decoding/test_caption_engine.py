@@ -6,8 +6,10 @@ from itertools import pairwise
 import pytest
 
 from pipeline.config import GenerationConfig, PromptConfig, SpeculationConfig
+from pipeline.decoding.acceptance import exact_rule
 from pipeline.decoding.engine import CaptionEngine
 from pipeline.decoding.request import CaptionRequest
+from pipeline.decoding.row import DecodingJob
 from pipeline.decoding.session import NO_TAPS, SlotError
 from pipeline.models.scripted import Script, ScriptedVideoLM, scripted_prompt
 from pipeline.records import FinishReason
@@ -91,9 +93,8 @@ def test_plain_decoding_has_nothing_to_be_compared_with():
 def test_a_difference_is_reported():
     """The check must be able to fail: the two ways are given different prompts here."""
     captioner, _ = engine(plain_share=1.0)
-    decode = captioner._decode_plainly
-    other = [CaptionRequest("x", scripted_prompt([9, 9]), None)]
-    captioner._decode_plainly = lambda batch: decode(other)
+    other = CaptionRequest("x", scripted_prompt([9, 9]), None)
+    captioner._plain_jobs = lambda task: [DecodingJob(other, exact_rule)]
     (caption,) = captioner.caption(requests(CLIPS[:1]))
     assert not caption.plain.equal
 

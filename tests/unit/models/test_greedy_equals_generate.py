@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from pipeline.config import PromptConfig
-from pipeline.decoding.autoregressive import decode_autoregressively
 from pipeline.decoding.row import StopRule
 from pipeline.decoding.session import NO_TAPS
 from pipeline.records import FinishReason
+from tests.decoding import decode_plainly
 from tests.tiny_models import tiny_clip
 
 MAX_TOKENS = 24
@@ -56,7 +56,7 @@ def reference(video_lm, clip, prompt, eos_token_id=None):
 
 def decode(video_lm, inputs, stop=NO_EOS):
     session = video_lm.open_session(num_slots=len(inputs), max_length=160, taps=NO_TAPS)
-    return decode_autoregressively(session, inputs, stop)
+    return decode_plainly(session, inputs, stop)
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,9 @@ from copy import deepcopy
 import pytest
 
 from pipeline.config import PromptConfig
-from pipeline.decoding.acceptance import exact_rule
-from pipeline.decoding.autoregressive import decode_autoregressively
 from pipeline.decoding.request import CaptionRequest
 from pipeline.decoding.row import StopRule
-from pipeline.decoding.speculative import SpeculativeDecoder
+from tests.decoding import decode, decode_plainly, in_flight
 from tests.tiny_models import tiny_clip
 
 CASES = [
@@ -29,14 +27,8 @@ def requests(target, draft):
 
 
 def speculate(target, draft, num_speculative_tokens, stop, batch):
-    decoder = SpeculativeDecoder(
-        target.open_session(len(batch), MAX_LENGTH),
-        draft.open_session(len(batch), MAX_LENGTH),
-        stop,
-        exact_rule,
-        num_speculative_tokens,
-    )
-    return decoder.decode(batch)
+    sessions = [model.open_session(len(batch), MAX_LENGTH) for model in (target, draft)]
+    return decode(in_flight(*sessions, stop, num_speculative_tokens), batch)
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +36,13 @@ def plain(pair):
     """Plain decoding with an end token that some of the captions reach."""
     prompts = [request.target for request in requests(pair.target, pair.draft)]
 
-    def decode(stop):
+    def said(stop):
         session = pair.target.open_session(len(prompts), MAX_LENGTH)
-        return decode_autoregressively(session, prompts, stop)
+        return decode_plainly(session, prompts, stop)
 
-    to_the_limit = decode(StopRule(frozenset(), MAX_TOKENS))
+    to_the_limit = said(StopRule(frozenset(), MAX_TOKENS))
     stop = StopRule(frozenset([to_the_limit[0].token_ids[11]]), MAX_TOKENS)
-    return stop, decode(stop)
+    return stop, said(stop)
 
 
 @pytest.mark.parametrize("num_speculative_tokens", [1, 2, 5, 12])
