@@ -15,6 +15,7 @@ from actors.video_decoder import VideoDecoder
 from pipeline.config import RunConfig
 from pipeline.dataset.catalog import PlannedVideo
 from pipeline.records import CaptionerTiming, Outcome
+from pipeline.stages.batching import calls_in_flight, clips_per_call
 
 MAX_BLOCKS = 4096
 """Videos are dealt out in at most this many blocks, one a block while that is affordable: a block's
@@ -45,13 +46,11 @@ def caption_on_ray(
         .map_batches(
             Captioner,
             fn_constructor_args=(config,),
-            batch_size=config.generation.max_num_seqs,
+            batch_size=clips_per_call(config),
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(
                 size=cluster.num_captioners,
-                max_tasks_in_flight_per_actor=max(
-                    1, cluster.max_clips_in_flight // config.generation.max_num_seqs
-                ),
+                max_tasks_in_flight_per_actor=calls_in_flight(config),
             ),
             num_cpus=cluster.captioner_cpus,
             num_gpus=cluster.captioner_gpus or None,

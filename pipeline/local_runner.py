@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pipeline.config import RunConfig
 from pipeline.dataset.catalog import PlannedVideo
 from pipeline.records import CaptionerTiming, DecodedClip, Failure, Outcome
+from pipeline.stages.batching import clips_per_call
 from pipeline.stages.caption import CaptionStage
 from pipeline.stages.decode import DecodeStage
 
@@ -24,7 +25,7 @@ def caption_locally(
                     yield outcome
                     continue
                 waiting.append(outcome)
-                if len(waiting) == config.generation.max_num_seqs:
+                if len(waiting) == clips_per_call(config):
                     yield from caption(waiting)
                     waiting = []
         yield from caption(waiting)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from pipeline.config import PromptConfig, RunConfig
 from pipeline.decoding.engine import CaptionEngine
+from pipeline.decoding.kv_budget import PromptTooLongError
 from pipeline.decoding.request import CaptionRequest
 from pipeline.models.base import ClipInputError, VideoLM
 from pipeline.models.loading import load_pair
 from pipeline.records import (
+    Caption,
     CaptionerTiming,
     CaptionRecord,
     DecodedClip,
@@ -22,6 +24,7 @@ from pipeline.records import (
 from pipeline.stages.attempts import FIRST_ATTEMPT
 
 CLIP_INPUT_CODE = "clip_input"
+PROMPT_TOO_LONG_CODE = "prompt_too_long"
 
 
 class IdentityError(RuntimeError):
@@ -54,42 +57,46 @@ class CaptionStage:
     def __call__(self, clips: Sequence[DecodedClip]) -> list[Outcome | CaptionerTiming]:
         """One outcome per clip, then how long this call took and how long it was waited for.
 
-        The clips decode as one batch. Raises IdentityError.
+        The clips decode in flight, so more of them than decode together are welcome; pixels are
+        prepared when there is a slot for them. Outcomes are in the clips' order, after those of
+        clips that can't be captioned. Raises IdentityError.
         """
         if not clips:
             return []
         start_s = self._clock()
-        outcomes: list[Outcome | CaptionerTiming] = []
-        ready: list[tuple[DecodedClip, CaptionRequest]] = []
         for clip in clips:
             _assert_identity(clip)
-            try:
-                ready.append((clip, self._request(clip)))
-            except ClipInputError as error:
-                outcomes.append(_failure(clip, CLIP_INPUT_CODE, str(error)))
-        captions = self._engine.caption([request for _, request in ready])
-        for (clip, _), caption in zip(ready, captions, strict=True):
-            outcomes.append(
-                CaptionRecord(
-                    spec=clip.spec,
-                    info=clip.info,
-                    frames_digest=clip.frames_digest,
-                    frame_times_s=tuple(clip.timestamps_s.tolist()),
-                    caption=caption,
-                    video_decode_s=clip.decode_s,
-                    attempt=FIRST_ATTEMPT,
-                )
-            )
+        failures: list[Failure] = []
+        taken: list[DecodedClip] = []
+        captions: dict[int, Caption] = {}
+        for answer in self._engine.caption_stream(self._requests(clips, taken, failures)):
+            if isinstance(answer.result, PromptTooLongError):
+                clip = taken[answer.index]
+                failures.append(_failure(clip, PROMPT_TOO_LONG_CODE, str(answer.result)))
+            else:
+                captions[answer.index] = answer.result
+        records = [_record(taken[index], captions[index]) for index in sorted(captions)]
         end_s = self._clock()
-        plain = [caption.plain for caption in captions if caption.plain is not None]
+        plain = [c.plain for c in captions.values() if c.plain is not None]
         compared_s = sum(comparison.prefill_s + comparison.decode_s for comparison in plain)
-        outcomes.append(
-            CaptionerTiming(
-                waited_s=start_s - self._idle_since_s, busy_s=end_s - start_s - compared_s
-            )
+        timing = CaptionerTiming(
+            waited_s=start_s - self._idle_since_s, busy_s=end_s - start_s - compared_s
         )
         self._idle_since_s = end_s
-        return outcomes
+        return [*failures, *records, timing]
+
+    def _requests(
+        self, clips: Sequence[DecodedClip], taken: list[DecodedClip], failures: list[Failure]
+    ) -> Iterator[CaptionRequest]:
+        """A request for each clip that the model can take; these join ``taken``."""
+        for clip in clips:
+            try:
+                request = self._request(clip)
+            except ClipInputError as error:
+                failures.append(_failure(clip, CLIP_INPUT_CODE, str(error)))
+                continue
+            taken.append(clip)
+            yield request
 
     def _request(self, clip: DecodedClip) -> CaptionRequest:
         return CaptionRequest(
@@ -106,6 +113,18 @@ def _assert_identity(clip: DecodedClip) -> None:
             f"{clip.spec.video.uri} clip {clip.spec.clip_index}: frames were decoded as "
             f"{clip.frames_digest} but arrived as {digest}"
         )
+
+
+def _record(clip: DecodedClip, caption: Caption) -> CaptionRecord:
+    return CaptionRecord(
+        spec=clip.spec,
+        info=clip.info,
+        frames_digest=clip.frames_digest,
+        frame_times_s=tuple(clip.timestamps_s.tolist()),
+        caption=caption,
+        video_decode_s=clip.decode_s,
+        attempt=FIRST_ATTEMPT,
+    )
 
 
 def _failure(clip: DecodedClip, code: str, message: str) -> Failure:

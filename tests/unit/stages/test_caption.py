@@ -46,13 +46,13 @@ class Clock:
         return now_s
 
 
-def stage(target=None, clock=None, **speculation):
+def stage(target=None, clock=None, kv_cache_memory_bytes=None, **speculation):
     config = RunConfig(
         input=InputConfig(uri="/videos"),
         output=OutputConfig(uri="/captions"),
         models=ModelsConfig(target=ModelConfig(name="t"), draft=ModelConfig(name="d")),
         prompt=PromptConfig(text="What happens?"),
-        generation=GenerationConfig(max_tokens=20),
+        generation=GenerationConfig(max_tokens=20, kv_cache_memory_bytes=kv_cache_memory_bytes),
         speculation=SpeculationConfig(**speculation),
     )
     target = target or ScriptedVideoLM(Script())
@@ -82,6 +82,19 @@ def test_a_clip_that_the_model_cannot_take_fails_alone():
     assert failure.message == "three frames are one too many"
     captioned = {o.clip_id for o in outcomes if isinstance(o, CaptionRecord)}
     assert captioned == {CLIPS[index].clip_id for index in (0, 1, 3)}
+
+
+def test_a_clip_that_does_not_fit_the_memory_fails_alone():
+    """Slots of 256 tokens in both sessions at one byte a token; the long clip needs 768 each."""
+    long_clip = decoded_clip(clip_spec("long.mp4"), num_frames=300, seed=9)
+    outcomes = stage(kv_cache_memory_bytes=1000)([*CLIPS[:2], long_clip, *CLIPS[2:]])
+    failure, *records, _ = outcomes
+    assert (failure.code, failure.stage) == ("prompt_too_long", Stage.CAPTION)
+    assert failure.clip_id == long_clip.clip_id
+    assert "608 tokens and its caption need 1536 bytes" in failure.message
+    assert "there are 1000" in failure.message
+    assert "generation.kv_cache_memory_bytes" in failure.message
+    assert [record.clip_id for record in records] == [clip.clip_id for clip in CLIPS]
 
 
 def test_only_clips_that_the_model_cannot_take():
