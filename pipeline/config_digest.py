@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
 
 from pipeline.config import (
     ClipPolicy,
+    GenerationConfig,
     ModelConfig,
     RunConfig,
     SamplingPolicy,
@@ -19,6 +20,7 @@ from pipeline.config import (
     SpeculationMethod,
     VideoConfig,
 )
+from pipeline.decoding.calibration import calibration_digest
 
 _DIGEST_BYTES = 8
 _USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")
@@ -33,9 +35,9 @@ _MASK = "***"
 def config_digest(config: RunConfig) -> str:
     """16 hex digits of everything that changes captions or their statistics.
 
-    In: video (but its limits), models (name, revision, dtype), prompt, generation (but
-    ``max_num_seqs``), speculation (but ``plain_share``); of these only what has an effect: the
-    fields of the chosen policies, and a draft only if it is asked. Out: where data comes from and
+    In: video (but its limits), models (name, revision, dtype), prompt, generation, speculation
+    with the content of its calibration; of these only what has an effect: the fields of the chosen
+    policies and method, and a draft only if it is asked. Out: where data comes from and
     goes to, how failures are judged, and what only makes a run faster or safer, so that tuning
     never captions a corpus again.
     Pin the models before: a branch name digests as a name. A model folder with a revision (its
@@ -47,7 +49,7 @@ def config_digest(config: RunConfig) -> str:
         "target": _model_meaning(config.models.target),
         "draft": _model_meaning(config.effective_draft) if config.effective_draft else None,
         "prompt": config.prompt.model_dump(mode="json"),
-        "generation": config.generation.model_dump(mode="json", exclude={"max_num_seqs"}),
+        "generation": _generation_meaning(config.generation),
         "speculation": _speculation_meaning(config.speculation),
     }
     canonical = json.dumps(meaning, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
@@ -75,10 +77,29 @@ def _video_meaning(video: VideoConfig) -> dict[str, Any]:
     }
 
 
+def _generation_meaning(generation: GenerationConfig) -> dict[str, Any]:
+    fields = {"max_tokens", "temperature"} | ({"seed"} if generation.temperature > 0 else set())
+    return generation.model_dump(mode="json", include=fields)
+
+
+_SPECULATION_FIELDS: dict[SpeculationMethod, set[str]] = {
+    SpeculationMethod.NONE: {"method"},
+    SpeculationMethod.EXACT: {"method", "num_speculative_tokens", "drafting"},
+    SpeculationMethod.PAPER: {"method", "num_speculative_tokens", "drafting", "anchors"},
+    SpeculationMethod.SAFE: {
+        *("method", "num_speculative_tokens", "drafting", "anchors", "safety")
+    },
+    SpeculationMethod.FLY: {"method", "num_speculative_tokens", "drafting", "fly"},
+}
+
+
 def _speculation_meaning(speculation: SpeculationConfig) -> dict[str, Any]:
-    if speculation.method is SpeculationMethod.NONE:
-        return speculation.model_dump(mode="json", include={"method"})
-    return speculation.model_dump(mode="json", exclude={"plain_share"})
+    """Raises CalibrationError if a calibration that has an effect can't be read."""
+    fields = _SPECULATION_FIELDS[speculation.method]
+    meaning = speculation.model_dump(mode="json", include=fields)
+    if speculation.calibration is not None and speculation.method is not SpeculationMethod.NONE:
+        meaning["calibration"] = calibration_digest(Path(speculation.calibration))
+    return meaning
 
 
 def _model_meaning(model: ModelConfig) -> dict[str, Any]:

@@ -168,16 +168,10 @@ class PlainComparison:
 
 @dataclass(frozen=True, slots=True)
 class ShadowComparison:
-    """The same clip decoded exactly: what loose decoding changed in its caption.
-
-    facts_kept is the share (0 to 1) of the exact caption's facts that the caption states too
-    (pipeline/decoding/fidelity.py says what counts as a fact).
-    """
+    """The same clip decoded exactly beside it: whether loose decoding changed its caption."""
 
     equal: bool
-    facts_kept: float
     output_tokens: int
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@ its description gives (pipeline/decoding/calibration.py resolves them).
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.config_section import Section
 
@@ -26,6 +27,11 @@ class SpeculationMethod(StrEnum):
     def is_loose(self) -> bool:
         """Whether captions may differ from the target's own."""
         return self not in (SpeculationMethod.NONE, SpeculationMethod.EXACT)
+
+    @property
+    def has_anchors(self) -> bool:
+        """Whether an anchor score decides which tokens are strict."""
+        return self in (SpeculationMethod.PAPER, SpeculationMethod.SAFE)
 
 
 class Drafter(StrEnum):
@@ -53,6 +59,11 @@ class AnchorScoreKind(StrEnum):
     LEXICON_ATTENTION = "lexicon_attention"
     ENTROPY = "entropy"
     RANDOM = "random"
+
+    @property
+    def has_lexicon(self) -> bool:
+        """Whether it reads the visual lexicon of a calibration."""
+        return self.value.startswith("lexicon")
 
 
 class AnchorState(StrEnum):
@@ -82,12 +93,30 @@ class DraftingConfig(Section):
     """uniform: evenly spread; attention: those that the target attends to most."""
     confidence_threshold: float = Field(default=0.0, ge=0, lt=1)
     """A draft stops once its own probability of a token falls below this; 0 never stops it."""
-    adaptive: bool = True
-    """Choose each round's number of tokens (0 included) from measured costs and acceptance."""
     prompt_lookup_max: int = Field(default=4, ge=1)
     """ngram: longest suffix that is looked up, tokens."""
     prompt_lookup_min: int = Field(default=2, ge=1)
     """ngram: shortest suffix that is looked up, tokens."""
+
+    @model_validator(mode="after")
+    def _lookups_are_ordered(self) -> Self:
+        if self.prompt_lookup_min > self.prompt_lookup_max:
+            raise ValueError(
+                f"prompt_lookup_min {self.prompt_lookup_min} > prompt_lookup_max "
+                f"{self.prompt_lookup_max}: lower --speculation.drafting.prompt-lookup-min or "
+                "raise --speculation.drafting.prompt-lookup-max"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _self_drafts_are_cheaper(self) -> Self:
+        if self.drafter is Drafter.SELF and self.keep_ratio == 1:
+            raise ValueError(
+                "drafter = self with keep_ratio 1 drafts what the target says anyway, at its "
+                "price: set --speculation.drafting.keep-ratio below 1 (0.1, say), or another "
+                "drafter"
+            )
+        return self
 
 
 class AnchorConfig(Section):
@@ -134,14 +163,10 @@ class FlyConfig(Section):
 
 
 class FidelityConfig(Section):
-    """The promise on what loose decoding may cost; a share of clips is also decoded exactly."""
+    """What loose decoding costs: a share of clips is also decoded exactly, to compare."""
 
     shadow_share: float = Field(default=0.0, ge=0, le=1)
-    """Share of clips (chosen by clip_id) also decoded exactly, to track the facts kept."""
-    min_facts_kept: float = Field(default=0.998, ge=0, le=1)
-    """Least mean share of the exact caption's facts that may be kept."""
-    min_clips: int = Field(default=20, ge=1)
-    """Shadow clips before the budget is judged."""
+    """Share of clips (chosen by clip_id) also decoded exactly; the rows tell if text differs."""
 
 
 class SpeculationConfig(Section):
@@ -165,4 +190,29 @@ class SpeculationConfig(Section):
     fly: FlyConfig = FlyConfig()
     """Method fly."""
     fidelity: FidelityConfig = FidelityConfig()
-    """The promise on what loose decoding may cost."""
+    """What loose decoding costs."""
+
+    @property
+    def needs_draft_model(self) -> bool:
+        """Whether models.draft proposes tokens."""
+        return (
+            self.method is not SpeculationMethod.NONE and self.drafting.drafter is Drafter.MODEL
+        )
+
+    @model_validator(mode="after")
+    def _anchors_have_their_calibration(self) -> Self:
+        if self.calibration is not None or not self.method.has_anchors:
+            return self
+        score, scope = self.anchors.score, self.anchors.quantile_scope
+        remedy = "name one by --calibration (jobs/calibrate.py writes it)"
+        if score is not None and score.has_lexicon:
+            raise ValueError(
+                f"anchors.score = {score} needs the visual lexicon of a calibration file: "
+                f"{remedy}, or set --speculation.anchors.score to cosine or attention"
+            )
+        if scope is QuantileScope.CALIBRATED:
+            raise ValueError(
+                "anchors.quantile_scope = calibrated needs the score quantiles of a calibration "
+                f"file: {remedy}, or set --speculation.anchors.quantile-scope to block or running"
+            )
+        return self

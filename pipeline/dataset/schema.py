@@ -83,9 +83,13 @@ CAPTIONS = pa.schema(
             draft_s=pa.float64(),
             verify_s=pa.float64(),
             decode_s=pa.float64(),
+            scoring_s=pa.float64(),
         ),
         *_optional(
             plain_equal=pa.bool_(), plain_decode_s=pa.float64(), plain_output_tokens=pa.int32()
+        ),
+        *_optional(
+            relaxed_share=pa.float64(), shadow_equal=pa.bool_(), shadow_output_tokens=pa.int32()
         ),
         *_RUN,
     ]
@@ -134,7 +138,7 @@ class RunLabels:
 def caption_row(record: CaptionRecord, labels: RunLabels, created_at: datetime) -> dict[str, Any]:
     """The caption row of a record; ``created_at`` must carry its time zone."""
     spec, info, caption = record.spec, record.info, record.caption
-    stats, plain = caption.stats, caption.plain
+    stats, plain, shadow = caption.stats, caption.plain, caption.shadow
     return {
         **_source_columns(spec.video),
         "clip_id": spec.clip_id,
@@ -177,9 +181,13 @@ def caption_row(record: CaptionRecord, labels: RunLabels, created_at: datetime) 
         "draft_s": stats.draft_s,
         "verify_s": stats.verify_s,
         "decode_s": stats.decode_s,
+        "scoring_s": stats.scoring_s,
         "plain_equal": plain.equal if plain else None,
         "plain_decode_s": plain.decode_s if plain else None,
         "plain_output_tokens": plain.output_tokens if plain else None,
+        "relaxed_share": caption.relaxed_share,
+        "shadow_equal": shadow.equal if shadow else None,
+        "shadow_output_tokens": shadow.output_tokens if shadow else None,
         **_run_columns(record.attempt, labels, created_at),
     }
 

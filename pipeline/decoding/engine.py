@@ -17,7 +17,7 @@ from pipeline.decoding.method import DecodingMethod
 from pipeline.decoding.request import CaptionRequest
 from pipeline.decoding.row import DecodedRow, DecodingJob, StopRule
 from pipeline.decoding.sessions import DecodingModel, SessionPair
-from pipeline.decoding.task import Answer, Task, compare_with_plain
+from pipeline.decoding.task import Answer, Task, compare_with_exact, compare_with_plain
 from pipeline.decoding.waiting import Waiting
 from pipeline.records import Caption
 
@@ -214,6 +214,7 @@ class CaptionEngine:
             row.token_ids,
             row.finish_reason,
             row.stats,
+            shadow=compare_with_exact(row, task.shadow) if task.shadow else None,
             relaxed_share=task.relaxed_share,
             decisions=row.decisions,
         )

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pipeline.config import GenerationConfig, SpeculationConfig, SpeculationMethod
-from pipeline.decoding.acceptance import RowRule, exact_rule
+from pipeline.decoding.acceptance import RowRule
+from pipeline.decoding.calibration import load_calibration, resolve
 from pipeline.decoding.length_policy import DraftLengthPolicy, FixedLength
 from pipeline.decoding.model_proposer import ModelProposer
 from pipeline.decoding.ngram_proposer import NgramProposer
 from pipeline.decoding.proposer import Proposer
 from pipeline.decoding.pruning import prune
 from pipeline.decoding.request import CaptionRequest
+from pipeline.decoding.rules import Rules, Vocabulary
+from pipeline.decoding.score_choice import ScoreOfRow, taps_for
 from pipeline.decoding.session import DecodeSession, ModelInputs, PrefillOutput, Taps
 from pipeline.decoding.sessions import DecodingModel
 from pipeline.speculation_config import Drafter, PruningPolicy
@@ -28,6 +33,7 @@ class DecodingMethod:
         draft: DecodingModel | None,
         generation: GenerationConfig,
         speculation: SpeculationConfig,
+        score_of_row: ScoreOfRow | None = None,
     ) -> None:
         drafting = speculation.drafting
         method = speculation.method
@@ -52,8 +58,21 @@ class DecodingMethod:
         self.greedy = generation.temperature == 0
         self._eos_token_ids = target.eos_token_ids
         self._num_layers = target.num_layers
+        calibration, lexicon = None, None
+        if speculation.calibration is not None:
+            calibration, values = load_calibration(Path(speculation.calibration))
+            lexicon = values.tolist()
+        speculation = resolve(speculation, calibration, target.num_layers)
         self._speculation = speculation
-        num_tokens = speculation.num_speculative_tokens or 4
+        self._rules = Rules(
+            speculation,
+            generation,
+            Vocabulary(target.token_texts(), target.eos_token_ids, target.special_token_ids),
+            calibration,
+            lexicon,
+            score_of_row,
+        )
+        num_tokens = speculation.num_speculative_tokens or 0
         self.lengths: DraftLengthPolicy = FixedLength(num_tokens if self.speculates else 0)
         self._ngram: NgramProposer | None = None
         if self.speculates and drafting.drafter is Drafter.NGRAM:
@@ -67,7 +86,10 @@ class DecodingMethod:
     @property
     def taps(self) -> Taps:
         """What the target must report for the rules and for the pruning."""
-        return Taps(attention_layer=self._num_layers // 2 if self._prunes_by_attention else None)
+        taps = taps_for(self._speculation)
+        if self._prunes_by_attention and taps.attention_layer is None:
+            return Taps(taps.states_layer, self._num_layers // 2)
+        return taps
 
     @property
     def keep_ratio(self) -> float:
@@ -77,19 +99,17 @@ class DecodingMethod:
     @property
     def relaxed_share(self) -> float | None:
         """The lambda in force; None if the method has none."""
-        return None
+        has_anchors = self._speculation.method in (SpeculationMethod.PAPER, SpeculationMethod.SAFE)
+        return self._speculation.anchors.relaxed_share if has_anchors else None
 
     @property
     def exact_rule(self) -> RowRule:
         """The lossless rule, of shadows and of plain decoding too."""
-        return exact_rule
+        return self._rules.exact
 
     def row_rule(self, relaxed_share: float | None) -> RowRule:
         """The method's rule for a row, with the lambda in force."""
-        del relaxed_share
-        if self.is_loose:
-            raise NotImplementedError(f"method {self._speculation.method} has no rule yet")
-        return exact_rule
+        return self._rules.of(relaxed_share)
 
     def proposer(self, draft_session: DecodeSession | None) -> Proposer | None:
         """What proposes tokens in one batch; None: nothing does."""

@@ -47,6 +47,13 @@ class DecodingModel(Protocol):
     def open_session(self, num_slots: int, max_length: int, taps: Taps = NO_TAPS) -> DecodeSession:
         """Rows to decode in."""
 
+    @property
+    def special_token_ids(self) -> frozenset[int]:
+        """Tokens that are no text."""
+
+    def token_texts(self) -> Sequence[str]:
+        """Each token as the tokenizer writes it, V of them."""
+
     def decode_text(self, token_ids: Sequence[int]) -> str:
         """Text of a caption."""
 

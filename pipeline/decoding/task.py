@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pipeline.decoding.kv_budget import PromptTooLongError
 from pipeline.decoding.request import CaptionRequest
 from pipeline.decoding.row import DecodedRow
-from pipeline.records import Caption, PlainComparison
+from pipeline.records import Caption, PlainComparison, ShadowComparison
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +47,8 @@ def compare_with_plain(row: DecodedRow, plain: DecodedRow) -> PlainComparison:
         decode_s=plain.stats.decode_s,
         output_tokens=plain.stats.output_tokens,
     )
+
+
+def compare_with_exact(row: DecodedRow, exact: DecodedRow) -> ShadowComparison:
+    """What loose decoding changed."""
+    return ShadowComparison(exact.token_ids == row.token_ids, exact.stats.output_tokens)

@@ -60,5 +60,12 @@ class VideoLM(Protocol):
     def device(self) -> torch.device:
         """Where the weights and the sessions are."""
 
+    @property
+    def special_token_ids(self) -> frozenset[int]:
+        """Tokens that are no text: ends, placeholders, marks of the chat."""
+
+    def token_texts(self) -> Sequence[str]:
+        """Each token as the tokenizer writes it (a leading blank may be a mark), V of them."""
+
     def decode_text(self, token_ids: Sequence[int]) -> str:
         """Text of generated ids, without special tokens."""

@@ -264,6 +264,18 @@ class ScriptedVideoLM:
         """A script lies nowhere; its logits are on the CPU."""
         return torch.device("cpu")
 
+    @property
+    def special_token_ids(self) -> frozenset[int]:
+        """The end and the visual placeholder."""
+        return frozenset([EOS_TOKEN_ID, _VISUAL_TOKEN_ID])
+
+    def token_texts(self) -> Sequence[str]:
+        """``w<letter...>``: words without digits, which safe mode would guard."""
+        return [
+            "w" + "".join(chr(ord("a") + int(digit)) for digit in str(token))
+            for token in range(self._script.vocab_size)
+        ]
+
     def decode_text(self, token_ids: Sequence[int]) -> str:
         """``w<id>`` for each token but the end."""
         return " ".join(f"w{token}" for token in token_ids if token != EOS_TOKEN_ID)

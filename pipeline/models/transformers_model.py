@@ -93,6 +93,19 @@ class TransformersVideoLM(ABC):
         device: torch.device = self.model.get_input_embeddings().weight.device
         return device
 
+    @property
+    def special_token_ids(self) -> frozenset[int]:
+        """The tokenizer's special tokens, added ones included."""
+        added = self.tokenizer.added_tokens_decoder
+        return frozenset(self.tokenizer.all_special_ids) | frozenset(
+            token_id for token_id, token in added.items() if token.special
+        )
+
+    def token_texts(self) -> Sequence[str]:
+        """Each token as the vocabulary spells it; byte-level blanks show as their mark."""
+        texts: list[str] = self.tokenizer.convert_ids_to_tokens(list(range(self.vocab_size)))
+        return [text or "" for text in texts]
+
     def decode_text(self, token_ids: Sequence[int]) -> str:
         """Text of generated ids, without special tokens and outer blanks."""
         text: str = self.tokenizer.decode(list(token_ids), skip_special_tokens=True)
