@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.config_section import Section
-from pipeline.speculation_config import SpeculationConfig, SpeculationMethod
+from pipeline.speculation_config import Drafter, SpeculationConfig, SpeculationMethod
 
 
 def _plain_url(url: str) -> str:
@@ -76,6 +76,8 @@ class OutputConfig(Section):
     """A part is committed at the latest when it has this many rows."""
     seconds_per_part: float = Field(default=60.0, gt=0)
     """A part is committed at the latest this long after its first row arrived, s."""
+    token_sample_share: float = Field(default=0.01, ge=0, le=1)
+    """Share of clips (chosen by clip_id) whose rows say why each token is there (`tokens`)."""
 
 
 class StorageConfig(Section):
@@ -199,7 +201,7 @@ class ModelsConfig(Section):
     target: ModelConfig
     """The model whose captions are written."""
     draft: ModelConfig | None = None
-    """The small model that proposes tokens; None is for speculation.method = none."""
+    """The small model that proposes tokens; None: nothing does, or another drafter."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1` or `auto`."""
     num_threads: int | None = Field(default=None, ge=1)
@@ -287,13 +289,15 @@ class RunConfig(Section):
     @property
     def effective_draft(self) -> ModelConfig | None:
         """The draft model, if the speculation method asks one."""
-        return None if self.speculation.method is SpeculationMethod.NONE else self.models.draft
+        return self.models.draft if self.speculation.needs_draft_model else None
 
     @model_validator(mode="after")
     def _speculation_has_a_draft(self) -> Self:
-        if self.speculation.method is not SpeculationMethod.NONE and self.models.draft is None:
+        if self.speculation.needs_draft_model and self.models.draft is None:
             raise ValueError(
                 f"speculation.method = {self.speculation.method.value} needs a draft model: "
-                "set models.draft.name (--draft-model), or speculation.method = none"
+                "set models.draft.name (--draft-model), speculation.drafting.drafter = "
+                f"{Drafter.SELF} or {Drafter.NGRAM}, "
+                f"or speculation.method = {SpeculationMethod.NONE}"
             )
         return self

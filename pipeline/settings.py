@@ -26,6 +26,8 @@ from pydantic_settings import (
 
 from pipeline.config import RunConfig
 from pipeline.config_errors import ConfigError, Location, explain, nearest
+from pipeline.decoding.calibration import CalibrationError, load_calibration
+from pipeline.speculation_config import SpeculationMethod
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 RECIPES = PROJECT_ROOT / "jobs" / "recipes"
@@ -42,6 +44,7 @@ SHORT_FLAGS = {
     "--dtype": "--models.target.dtype",
     "--draft-model": "--models.draft.name",
     "--num-speculative-tokens": "--speculation.num-speculative-tokens",
+    "--calibration": "--speculation.calibration",
     "--max-tokens": "--generation.max-tokens",
     "--max-num-seqs": "--generation.max-num-seqs",
 }
@@ -138,7 +141,7 @@ def parse_command_line(argv: list[str]) -> JobCommand:
         layers.append(file_layer)
     if recipe is not None:
         layers.append(_recipe_layer(str(recipe)))
-    config = _validated(RunConfig, layers)
+    config = _with_calibration(_validated(RunConfig, layers), layers)
     return JobCommand(config, _validated(JobOptions, [_Layer("the command line", options)]))
 
 
@@ -208,10 +211,30 @@ def _recipe_layer(name: str) -> _Layer:
         names = recipe_names()
         raise ConfigError(f"no recipe {name}{nearest(name, names)}; there are {', '.join(names)}")
     layer = _read_yaml(path)
-    for model in layer.values.get("models", {}).values():
-        if isinstance(model, dict) and str(model.get("name", "")).startswith("assets/"):
-            model["name"] = str(PROJECT_ROOT / model["name"])  # shipped with the project
+    sections = [(model, "name") for model in layer.values.get("models", {}).values()]
+    sections.append((layer.values.get("speculation"), "calibration"))
+    for section, key in sections:
+        if isinstance(section, dict) and str(section.get(key, "")).startswith("assets/"):
+            section[key] = str(PROJECT_ROOT / section[key])  # shipped with the project
     return layer
+
+
+def _with_calibration(config: RunConfig, layers: list[_Layer]) -> RunConfig:
+    """The calibration's path made absolute, as captioners may run in another folder.
+
+    A calibration of method none is not looked at. Raises ConfigError if it can't be read.
+    """
+    speculation = config.speculation
+    if speculation.calibration is None or speculation.method is SpeculationMethod.NONE:
+        return config
+    path = Path(speculation.calibration).expanduser().absolute()
+    try:
+        load_calibration(path)
+    except CalibrationError as error:
+        source = _source_of(("speculation", "calibration"), layers)
+        raise ConfigError(f"speculation.calibration (in {source}): {error}") from error
+    pinned = speculation.model_copy(update={"calibration": str(path)})
+    return config.model_copy(update={"speculation": pinned})
 
 
 def _read_yaml(path: Path) -> _Layer:

@@ -77,15 +77,20 @@ def iter_rows(
     columns: Sequence[str] | None = None,
     parts: PartList | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Rows of a table in the order of commit; only ``columns`` are read if they are named."""
+    """Rows of a table in the order of commit; only ``columns`` are read if they are named.
+
+    A column that a part lacks, because it was written before there was one, is None in its rows.
+    """
+    wanted = tuple(columns) if columns else tuple(table.schema.names)
     numbers = (parts or list_parts(storage, layout)).of(table)
     for number in numbers:
         with storage.open(layout.part_uri(table, number)) as stream:
-            batches = pq.ParquetFile(stream).iter_batches(
-                _ROWS_PER_BATCH, columns=list(columns) if columns else None
-            )
-            for batch in batches:
-                yield from batch.to_pylist()
+            file = pq.ParquetFile(stream)
+            present = [name for name in wanted if name in file.schema_arrow.names]
+            absent = dict.fromkeys(set(wanted) - set(present))
+            for batch in file.iter_batches(_ROWS_PER_BATCH, columns=present):
+                for row in batch.to_pylist():
+                    yield row | absent
 
 
 def read_done(storage: Storage, layout: Layout, parts: PartList | None = None) -> DoneClips:
