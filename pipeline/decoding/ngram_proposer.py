@@ -82,33 +82,27 @@ class NgramProposer:
             self._remember(list(committed))
 
     def _look_up(self, row: _Text, committed: Sequence[int], wanted: int) -> Proposal:
-        row.token_ids.extend(committed[len(row.token_ids) :])
         text = row.token_ids
-        proposal = NO_PROPOSAL
+        text.extend(committed[len(text) :])
+        self._index(row)
         for size in self._sizes:
             if size > len(text):
                 continue
             suffix = tuple(text[-size:])
-            source: list[int] | None = None
-            end = row.ends.get(suffix, 0)
-            if end:
-                source = text
-            elif suffix in self._corpus_ends:
-                source, end = self._corpus_ends[suffix]
-            if source is not None and end < len(source):
-                proposal = Proposal(self._until_end(source[end : end + wanted]))
-                break
-        self._index(row)
-        return proposal
+            end = row.ends.get(suffix)
+            source, start = (text, end) if end else self._corpus_ends.get(suffix, (text, 0))
+            if start:
+                return Proposal(self._until_end(source[start : start + wanted]))
+        return NO_PROPOSAL
 
     def _index(self, row: _Text) -> None:
-        """Enter the n-grams that ended since; the suffix itself is looked up before it is here."""
+        """Enter the n-grams that something follows, so not the suffixes themselves."""
         text = row.token_ids
-        for end in range(row.num_indexed + 1, len(text) + 1):
+        for end in range(row.num_indexed + 1, len(text)):
             for size in self._sizes:
                 if size <= end:
                     row.ends[tuple(text[end - size : end])] = end
-        row.num_indexed = len(text)
+        row.num_indexed = max(0, len(text) - 1)
 
     def _until_end(self, token_ids: list[int]) -> list[int]:
         for place, token in enumerate(token_ids):
