@@ -16,6 +16,7 @@ from pipeline.decoding.length_policy import NO_DRAFTS
 from pipeline.decoding.method import DecodingMethod
 from pipeline.decoding.request import CaptionRequest
 from pipeline.decoding.row import DecodedRow, DecodingJob, StopRule
+from pipeline.decoding.score_choice import ScoreOfRow
 from pipeline.decoding.sessions import DecodingModel, SessionPair
 from pipeline.decoding.task import Answer, Task, compare_with_exact, compare_with_plain
 from pipeline.decoding.waiting import Waiting
@@ -30,7 +31,8 @@ class CaptionEngine:
 
     It keeps one session per model, so that steady work allocates nothing. Not thread-safe. Raises
     ValueError if the method needs a draft that there is not. ``token_sample_share`` is the share of
-    clips (chosen by clip_id) whose captions say why each token is there.
+    clips (chosen by clip_id) whose captions say why each token is there. ``score_of_row`` replaces
+    the configured anchor score, for scores that no recipe can name (an oracle).
     """
 
     def __init__(
@@ -40,8 +42,9 @@ class CaptionEngine:
         generation: GenerationConfig,
         speculation: SpeculationConfig,
         token_sample_share: float = 0.0,
+        score_of_row: ScoreOfRow | None = None,
     ) -> None:
-        self._method = DecodingMethod(target, draft, generation, speculation)
+        self._method = DecodingMethod(target, draft, generation, speculation, score_of_row)
         self._sessions = SessionPair(
             target,
             self._method.drafting_model,
