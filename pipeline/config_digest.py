@@ -12,7 +12,6 @@ import yaml
 
 from pipeline.config import (
     ClipPolicy,
-    GenerationConfig,
     ModelConfig,
     RunConfig,
     SamplingPolicy,
@@ -21,6 +20,7 @@ from pipeline.config import (
     VideoConfig,
 )
 from pipeline.decoding.calibration import calibration_digest
+from pipeline.speculation_config import AnchorScoreKind, Drafter
 
 _DIGEST_BYTES = 8
 _USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")
@@ -37,19 +37,19 @@ def config_digest(config: RunConfig) -> str:
 
     In: video (but its limits), models (name, revision, dtype), prompt, generation, speculation
     with the content of its calibration; of these only what has an effect: the fields of the chosen
-    policies and method, and a draft only if it is asked. Out: where data comes from and
-    goes to, how failures are judged, and what only makes a run faster or safer, so that tuning
-    never captions a corpus again.
+    policies, method and drafter, and a draft model only if it is asked. Out: where data comes from
+    and goes to, how failures are judged, what is compared or sampled beside captioning, and what
+    only makes a run faster or safer, so that tuning never captions a corpus again.
     Pin the models before: a branch name digests as a name. A model folder with a revision (its
     content) counts by its last name, so that a data set does not depend on where the project was
-    checked out.
+    checked out; so does a calibration file. Raises CalibrationError if that can't be read.
     """
     meaning = {
         "video": _video_meaning(config.video),
         "target": _model_meaning(config.models.target),
         "draft": _model_meaning(config.effective_draft) if config.effective_draft else None,
         "prompt": config.prompt.model_dump(mode="json"),
-        "generation": _generation_meaning(config.generation),
+        "generation": _generation_meaning(config),
         "speculation": _speculation_meaning(config.speculation),
     }
     canonical = json.dumps(meaning, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
@@ -66,6 +66,21 @@ CLIP_FIELDS: dict[ClipPolicy, set[str]] = {
     ClipPolicy.SCENES: {"policy", "scene_threshold", "min_clip_s"},
 }
 
+_NUM_TOKENS = "num_speculative_tokens"
+SPECULATION_FIELDS: dict[SpeculationMethod, set[str]] = {
+    SpeculationMethod.NONE: {"method"},
+    SpeculationMethod.EXACT: {"method", _NUM_TOKENS},
+    SpeculationMethod.PAPER: {"method", _NUM_TOKENS, "anchors"},
+    SpeculationMethod.SAFE: {"method", _NUM_TOKENS, "anchors", "safety"},
+    SpeculationMethod.FLY: {"method", _NUM_TOKENS, "fly"},
+}
+_MODEL_FIELDS = {"drafter", "keep_ratio", "pruning", "confidence_threshold"}
+DRAFTING_FIELDS: dict[Drafter, set[str]] = {
+    Drafter.MODEL: _MODEL_FIELDS,
+    Drafter.SELF: _MODEL_FIELDS,
+    Drafter.NGRAM: {"drafter", "prompt_lookup_max", "prompt_lookup_min"},
+}
+
 
 def _video_meaning(video: VideoConfig) -> dict[str, Any]:
     sampling, clips, size = video.sampling, video.clips, video.frame_size
@@ -77,27 +92,31 @@ def _video_meaning(video: VideoConfig) -> dict[str, Any]:
     }
 
 
-def _generation_meaning(generation: GenerationConfig) -> dict[str, Any]:
-    fields = {"max_tokens", "temperature"} | ({"seed"} if generation.temperature > 0 else set())
+def _generation_meaning(config: RunConfig) -> dict[str, Any]:
+    generation, speculation = config.generation, config.speculation
+    has_random_score = (
+        speculation.method.has_anchors and speculation.anchors.score is AnchorScoreKind.RANDOM
+    )
+    is_seeded = generation.temperature > 0 or has_random_score
+    fields = {"max_tokens", "temperature"} | ({"seed"} if is_seeded else set())
     return generation.model_dump(mode="json", include=fields)
-
-
-_SPECULATION_FIELDS: dict[SpeculationMethod, set[str]] = {
-    SpeculationMethod.NONE: {"method"},
-    SpeculationMethod.EXACT: {"method", "num_speculative_tokens", "drafting"},
-    SpeculationMethod.PAPER: {"method", "num_speculative_tokens", "drafting", "anchors"},
-    SpeculationMethod.SAFE: {
-        *("method", "num_speculative_tokens", "drafting", "anchors", "safety")
-    },
-    SpeculationMethod.FLY: {"method", "num_speculative_tokens", "drafting", "fly"},
-}
 
 
 def _speculation_meaning(speculation: SpeculationConfig) -> dict[str, Any]:
     """Raises CalibrationError if a calibration that has an effect can't be read."""
-    fields = _SPECULATION_FIELDS[speculation.method]
-    meaning = speculation.model_dump(mode="json", include=fields)
-    if speculation.calibration is not None and speculation.method is not SpeculationMethod.NONE:
+    method = speculation.method
+    meaning = speculation.model_dump(mode="json", include=SPECULATION_FIELDS[method])
+    if method is SpeculationMethod.NONE:
+        return meaning
+    drafting = speculation.drafting
+    meaning["drafting"] = drafting.model_dump(
+        mode="json",
+        include=DRAFTING_FIELDS[drafting.drafter],
+        exclude={"pruning"} if drafting.keep_ratio == 1 else None,
+    )
+    # without anchors, all that a calibration gives is the number of tokens
+    is_calibrated = method.has_anchors or speculation.num_speculative_tokens is None
+    if speculation.calibration is not None and is_calibrated:
         meaning["calibration"] = calibration_digest(Path(speculation.calibration))
     return meaning
 

@@ -152,6 +152,11 @@ class DecodingStats:
         """Accepted drafted tokens per target step; the bonus token is not counted."""
         return self.accepted_tokens / self.target_steps if self.target_steps else 0.0
 
+    @property
+    def tokens_per_target_step(self) -> float:
+        """mean_accepted_length + 1: with the target's own token of each step; 0 of no steps."""
+        return self.mean_accepted_length + 1 if self.target_steps else 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class PlainComparison:
@@ -180,7 +185,9 @@ class TokenDecision:
 
     kind: exact, relaxed, shifted, correction or bonus. target_token_id is the target's own greedy
     choice in its place. anchor_score and anchor_rank (quantile, 1 the most visual) are None for
-    tokens that no draft proposed and for rules without scores.
+    tokens that no draft proposed and for rules without scores. text is of this token alone, as the
+    engine's ``decode_text`` gives it (empty for special tokens); rows that are still decoding have
+    none yet.
     """
 
     token_id: int
@@ -188,6 +195,7 @@ class TokenDecision:
     target_token_id: int
     anchor_score: float | None
     anchor_rank: float | None
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)

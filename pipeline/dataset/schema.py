@@ -7,7 +7,7 @@ prompt; one failure row per clip, or per video that has no clip plan (``clip_ind
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import PurePath
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.config import RunConfig
-from pipeline.records import CaptionRecord, Failure, VideoObject
+from pipeline.records import CaptionRecord, Failure, TokenDecision, VideoObject
 
 Row = Mapping[str, Any]
 
@@ -35,6 +35,15 @@ _SOURCE = _required(
 )
 _RUN = _required(
     attempt=pa.int32(), config_digest=pa.string(), run_id=pa.string(), created_at=_TIMESTAMP
+)
+
+_TOKEN = pa.struct(
+    [
+        *_required(
+            token_id=pa.int32(), text=pa.string(), kind=pa.string(), target_token_id=pa.int32()
+        ),
+        *_optional(anchor_score=pa.float64(), anchor_rank=pa.float64()),
+    ]
 )
 
 CAPTIONS = pa.schema(
@@ -83,13 +92,17 @@ CAPTIONS = pa.schema(
             draft_s=pa.float64(),
             verify_s=pa.float64(),
             decode_s=pa.float64(),
-            scoring_s=pa.float64(),
         ),
         *_optional(
             plain_equal=pa.bool_(), plain_decode_s=pa.float64(), plain_output_tokens=pa.int32()
         ),
+        # came later: nullable, so that parts without them still fit (see ``fits``)
         *_optional(
-            relaxed_share=pa.float64(), shadow_equal=pa.bool_(), shadow_output_tokens=pa.int32()
+            scoring_s=pa.float64(),
+            relaxed_share=pa.float64(),
+            shadow_equal=pa.bool_(),
+            shadow_output_tokens=pa.int32(),
+            tokens=pa.list_(_TOKEN),
         ),
         *_RUN,
     ]
@@ -188,6 +201,7 @@ def caption_row(record: CaptionRecord, labels: RunLabels, created_at: datetime) 
         "relaxed_share": caption.relaxed_share,
         "shadow_equal": shadow.equal if shadow else None,
         "shadow_output_tokens": shadow.output_tokens if shadow else None,
+        "tokens": [_token(decision) for decision in caption.decisions] or None,
         **_run_columns(record.attempt, labels, created_at),
     }
 
@@ -207,6 +221,18 @@ def failure_row(failure: Failure, labels: RunLabels, created_at: datetime) -> di
         "message": _text(failure.message),
         **_run_columns(failure.attempt, labels, created_at),
     }
+
+
+def fits(part: pa.Schema, table: pa.Schema) -> bool:
+    """Whether a part's rows are rows of the table: columns that it lacks must be nullable."""
+    return all(
+        part.field(field.name).equals(field) if field.name in part.names else field.nullable
+        for field in table
+    ) and set(part.names) <= set(table.names)
+
+
+def _token(decision: TokenDecision) -> dict[str, Any]:
+    return asdict(decision) | {"text": _text(decision.text)}
 
 
 def _source_columns(video: VideoObject) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from pipeline.dataset.layout import Layout, Table
 from pipeline.dataset.parts import PartList, iter_rows, list_parts
-from pipeline.dataset.schema import Row
+from pipeline.dataset.schema import Row, fits
 from pipeline.records import VideoObject
 from pipeline.storage import Storage
 
@@ -23,8 +23,10 @@ _COUNTERS = (
     "accepted_tokens",
     "relaxed_tokens",
     "shifted_tokens",
+    "anchor_tokens",
     "correction_tokens",
     "bonus_tokens",
+    "rejected_by_cause",
     "accepted_histogram",
 )
 
@@ -146,6 +148,10 @@ def counter_problems(row: Row) -> Iterator[str]:
             row["relaxed_tokens"] + row["shifted_tokens"] <= row["accepted_tokens"]
         ),
         "accepted tokens are among the drafted": row["accepted_tokens"] <= row["drafted_tokens"],
+        "anchors are among the drafted": row["anchor_tokens"] <= row["drafted_tokens"],
+        "a target step rejects once at most": (
+            sum(dict(row["rejected_by_cause"]).values()) <= row["target_steps"]
+        ),
         "the histogram has every target step": sum(histogram) == row["target_steps"],
         "the histogram has every accepted token": (
             sum(length * steps for length, steps in enumerate(histogram)) == row["accepted_tokens"]
@@ -164,5 +170,5 @@ def _part_problems(storage: Storage, layout: Layout, parts: PartList) -> Iterato
         for number in parts.of(table):
             uri = layout.part_uri(table, number)
             with storage.open(uri) as stream:
-                if not pq.read_schema(stream).equals(table.schema):
+                if not fits(pq.read_schema(stream), table.schema):
                     yield f"{uri} has another schema than {table} of this version"

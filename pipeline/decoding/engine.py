@@ -212,6 +212,7 @@ class CaptionEngine:
 
     def _caption(self, task: Task, row: DecodedRow) -> Caption:
         text = self._decode_text(row.token_ids)
+        decisions = (replace(d, text=self._decode_text([d.token_id])) for d in row.decisions)
         return Caption(
             text,
             row.token_ids,
@@ -219,5 +220,5 @@ class CaptionEngine:
             row.stats,
             shadow=compare_with_exact(row, task.shadow) if task.shadow else None,
             relaxed_share=task.relaxed_share,
-            decisions=row.decisions,
+            decisions=tuple(decisions),
         )

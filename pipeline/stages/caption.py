@@ -44,7 +44,13 @@ class CaptionStage:
         self._prompt: PromptConfig = config.prompt
         self._target = target
         self._draft = draft
-        self._engine = CaptionEngine(target, draft, config.generation, config.speculation)
+        self._engine = CaptionEngine(
+            target,
+            draft,
+            config.generation,
+            config.speculation,
+            config.output.token_sample_share,
+        )
         self._clock = clock
         self._idle_since_s = clock()
 

@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -13,14 +15,25 @@ from pipeline.config import (
     FrameSamplingConfig,
     RunConfig,
     SamplingPolicy,
+    SpeculationConfig,
+    SpeculationMethod,
 )
 from pipeline.config_digest import (
     CLIP_FIELDS,
+    DRAFTING_FIELDS,
     SAMPLING_FIELDS,
+    SPECULATION_FIELDS,
     config_digest,
     dump_config,
     mask_secrets,
 )
+from pipeline.decoding.calibration import (
+    Calibration,
+    PairIdentity,
+    default_anchors,
+    save_calibration,
+)
+from pipeline.speculation_config import Drafter, DraftingConfig
 
 VALUES: dict[str, Any] = {
     "input": {"uri": "s3://corpus/videos"},
@@ -47,7 +60,7 @@ def config(**changes: Any) -> RunConfig:
 
 def test_golden_value() -> None:
     """If this fails, every existing data set starts again from nothing: is that meant?"""
-    assert config_digest(config()) == "221ea985ff5ef2da"
+    assert config_digest(config()) == "04d46ea5cee07456"
 
 
 def test_it_does_not_depend_on_key_order_or_process() -> None:
@@ -80,7 +93,12 @@ def test_it_does_not_depend_on_key_order_or_process() -> None:
         ("models__draft__name", "org/other"),
         ("prompt__text", "Why?"),
         ("generation__max_tokens", 9),
+        ("generation__temperature", 0.5),
         ("speculation__num_speculative_tokens", 9),
+        ("speculation__method", "fly"),
+        ("speculation__drafting__keep_ratio", 0.1),
+        ("speculation__drafting__confidence_threshold", 0.4),
+        ("speculation__drafting__drafter", "ngram"),
         ("speculation__method", "none"),
         ("video__clips__policy", "scenes"),
         ("video__frame_size__max_pixels", 9 * 28 * 28 * 128),
@@ -102,7 +120,11 @@ def test_what_changes_captions_changes_it(key: str, value: Any) -> None:
         ("failures__max_share", 0.5),
         ("models__device", "cpu"),
         ("models__num_threads", 3),
+        ("output__token_sample_share", 0.5),
         ("generation__max_num_seqs", 3),
+        ("generation__max_num_batched_tokens", 9),
+        ("generation__kv_cache_memory_bytes", 9),
+        ("speculation__fidelity__shadow_share", 0.5),
         ("video__limits__timeout_s", 5.0),
         ("video__limits__plan_timeout_s", 5.0),
         ("speculation__plain_share", 0.5),
@@ -113,11 +135,27 @@ def test_what_only_changes_the_run_does_not(key: str, value: Any) -> None:
     assert config_digest(config(**{key: value})) == config_digest(config())
 
 
+ATTENTION = ("speculation__drafting__pruning", "attention")
+LOOKUP = ("speculation__drafting__prompt_lookup_max", 9)
+
+
 @pytest.mark.parametrize(
     ("chosen", "key", "value"),
     [
         ({"speculation__method": "none"}, "speculation__num_speculative_tokens", 9),
         ({"speculation__method": "none"}, "models__draft", None),
+        ({"speculation__method": "none"}, "speculation__calibration", "no/such/file.json"),
+        ({"speculation__method": "exact"}, "speculation__anchors__relaxed_share", 0.2),
+        ({"speculation__method": "exact"}, "speculation__safety__guards", False),
+        ({"speculation__method": "exact"}, "speculation__fly__window", 3),
+        ({"speculation__method": "paper"}, "speculation__safety__guards", False),
+        ({"speculation__method": "safe"}, "speculation__fly__window", 3),
+        ({"speculation__method": "fly"}, "speculation__anchors__relaxed_share", 0.2),
+        ({"generation__temperature": 0.0}, "generation__seed", 9),
+        ({"speculation__drafting__keep_ratio": 1.0}, *ATTENTION),
+        ({"speculation__drafting__drafter": "ngram"}, "speculation__drafting__keep_ratio", 0.1),
+        ({"speculation__drafting__drafter": "ngram"}, "models__draft", None),
+        ({"speculation__drafting__drafter": "model"}, *LOOKUP),
         ({"video__sampling__policy": "uniform"}, "video__sampling__fps", 9.0),
         ({"video__sampling__policy": "fps"}, "video__sampling__num_frames", 9),
         ({"video__clips__policy": "whole"}, "video__clips__min_clip_s", 9.0),
@@ -138,6 +176,77 @@ def test_every_field_belongs_to_a_policy() -> None:
     assert set().union(*CLIP_FIELDS.values()) == set(ClipConfig.model_fields)
     assert set(SAMPLING_FIELDS) == set(SamplingPolicy)
     assert set(CLIP_FIELDS) == set(ClipPolicy)
+    assert set().union(*DRAFTING_FIELDS.values()) == set(DraftingConfig.model_fields)
+    beside = {"plain_share", "fidelity"}  # compared with captions, without a say in them
+    apart = {"drafting", "calibration"}
+    fields = set().union(*SPECULATION_FIELDS.values())
+    assert fields | beside | apart == set(SpeculationConfig.model_fields)
+    assert set(DRAFTING_FIELDS) == set(Drafter)
+    assert set(SPECULATION_FIELDS) == set(SpeculationMethod)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "key", "value"),
+    [
+        ({"speculation__method": "paper"}, "speculation__anchors__relaxed_share", 0.2),
+        ({"speculation__method": "safe"}, "speculation__anchors__score", "attention"),
+        ({"speculation__method": "safe"}, "speculation__safety__floor_epsilon", 0.0),
+        ({"speculation__method": "fly"}, "speculation__fly__window", 3),
+        ({"speculation__drafting__keep_ratio": 0.1}, *ATTENTION),
+        ({"speculation__drafting__drafter": "ngram"}, *LOOKUP),
+        ({"generation__temperature": 0.5}, "generation__seed", 9),
+        (
+            {"speculation__method": "paper", "speculation__anchors__score": "random"},
+            *("generation__seed", 9),
+        ),
+    ],
+)
+def test_what_has_an_effect_under_a_choice_does(
+    chosen: dict[str, Any], key: str, value: Any
+) -> None:
+    """Otherwise captions of two rules would mix in one data set."""
+    assert config_digest(config(**chosen, **{key: value})) != config_digest(config(**chosen))
+
+
+def write_calibration(path: Path, **changes: Any) -> str:
+    path.parent.mkdir(exist_ok=True)
+    calibration = Calibration(
+        pair=PairIdentity(target_revision="t", draft_revision="d", vocab_size=3),
+        prompt_id="p",
+        method=SpeculationMethod.SAFE,
+        num_speculative_tokens=changes.get("num_speculative_tokens", 6),
+        anchors=default_anchors(4),
+        score_quantiles=tuple(i / 100 for i in range(101)),
+        context_mean=0.0,
+        context_std=1.0,
+        visual_threshold=0.5,
+        measured={},
+    )
+    save_calibration(path, calibration, np.full(3, changes.get("lexicon", 0.5), np.float32))
+    return str(path)
+
+
+@pytest.mark.parametrize("method", ["exact", "paper", "safe", "fly"])
+def test_a_calibration_counts_by_content(tmp_path: Path, method: str) -> None:
+    """Both of its files, and not where they lie: a moved checkout goes on, a new fit begins."""
+
+    def digest_of(path: str) -> str:
+        return config_digest(config(speculation__method=method, speculation__calibration=path))
+
+    first = digest_of(write_calibration(tmp_path / "a" / "pair.json"))
+    assert first == digest_of(write_calibration(tmp_path / "b" / "other.json"))
+    assert first != digest_of(write_calibration(tmp_path / "c.json", num_speculative_tokens=7))
+    assert first != digest_of(write_calibration(tmp_path / "d.json", lexicon=0.25))
+    assert first != config_digest(config(speculation__method=method))
+
+
+@pytest.mark.parametrize("method", ["exact", "fly"])
+def test_a_calibration_that_has_no_say_does_not_count(tmp_path: Path, method: str) -> None:
+    """Without anchors it gives the number of tokens alone, and here that is set."""
+    chosen = {"speculation__method": method, "speculation__num_speculative_tokens": 4}
+    path = write_calibration(tmp_path / "pair.json")
+    calibrated = config(**chosen, speculation__calibration=path)
+    assert config_digest(calibrated) == config_digest(config(**chosen))
 
 
 def test_a_model_folder_counts_by_content() -> None:
