@@ -56,6 +56,7 @@ class DecodingMethod:
                 )
             self.drafting_model = draft
         self.greedy = generation.temperature == 0
+        self._generation = generation
         self._eos_token_ids = target.eos_token_ids
         self._num_layers = target.num_layers
         calibration, lexicon = None, None
@@ -120,6 +121,8 @@ class DecodingMethod:
             self._draft_prompt,
             self._eos_token_ids,
             confidence_threshold=self._speculation.drafting.confidence_threshold,
+            temperature=self._generation.temperature,
+            seed=self._generation.seed,
         )
 
     @property

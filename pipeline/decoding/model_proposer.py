@@ -12,13 +12,11 @@ import torch
 
 from pipeline.decoding.proposer import NO_PROPOSAL, Proposal
 from pipeline.decoding.request import CaptionRequest
+from pipeline.decoding.sampling import probabilities, seeded_generator
 from pipeline.decoding.session import DecodeSession, ModelInputs, PrefillOutput
 
 DraftPrompt = Callable[[CaptionRequest, PrefillOutput], ModelInputs]
 """What the drafting model reads of a request; the target's prefill may say which video tokens."""
-
-DraftSampler = Callable[[torch.Tensor, torch.Generator], tuple[int, torch.Tensor]]
-"""Draws a token from logits [V]: the token and the probabilities [V] that it was drawn from."""
 
 
 @dataclass(slots=True, eq=False)
@@ -30,7 +28,7 @@ class _Draft:
     """
 
     prompt: ModelInputs | None
-    generator: torch.Generator | None
+    generator: torch.Generator
     is_in_session: bool = False
     cached: list[int] = field(default_factory=list)
     num_agreed: int = 0
@@ -41,8 +39,8 @@ class ModelProposer:
 
     A row leaves the lockstep when it has drafted as many tokens as wanted or an end of sequence,
     or a token of which the model's own probability is below ``confidence_threshold`` (that token
-    is still proposed: it is paid for). Sampled drafts draw from a generator of each row's own, so
-    a row's draft does not depend on its neighbours.
+    is still proposed: it is paid for). At a ``temperature`` tokens are drawn, by a generator of
+    each row's own, so that a row's draft does not depend on its neighbours.
 
     Slots are those of the target; they must be free in ``session`` too.
     """
@@ -54,20 +52,21 @@ class ModelProposer:
         eos_token_ids: frozenset[int],
         *,
         confidence_threshold: float = 0.0,
-        sampler: DraftSampler | None = None,
-        row_generator: Callable[[CaptionRequest], torch.Generator] | None = None,
+        temperature: float = 0.0,
+        seed: int = 0,
     ) -> None:
         self._session = session
         self._draft_prompt = draft_prompt
         self._eos_token_ids = eos_token_ids
         self._confidence_threshold = confidence_threshold
-        self._sampler = sampler
-        self._row_generator = row_generator
+        self._temperature = temperature
+        self._seed = seed
         self._drafts: dict[int, _Draft] = {}
 
     def admit(self, slot: int, request: CaptionRequest, prefill: PrefillOutput) -> None:
         """Take a row; see Proposer. Raises ValueError if the request has no draft inputs."""
-        generator = self._row_generator(request) if self._row_generator else None
+        # Not the stream of the rule's own draws, which must be independent of the draft.
+        generator = seeded_generator(self._seed, f"draft {request.clip_id}")
         self._drafts[slot] = _Draft(self._draft_prompt(request, prefill), generator)
 
     def read_prompt(self, slot: int, max_tokens: int) -> tuple[int, bool]:
@@ -87,13 +86,23 @@ class ModelProposer:
         """Draft; see Proposer. What a draft misses, be it many tokens, is read in one forward."""
         places = [place for place, count in enumerate(wanted) if count > 0]
         blocks: list[list[int]] = [[] for _ in slots]
-        probs: list[list[torch.Tensor]] = [[] for _ in slots]
+        drawn_from: list[list[torch.Tensor]] = [[] for _ in slots]
         pending = {place: self._catch_up(slots[place], committed[place]) for place in places}
         while places:
             fed = [pending[place] for place in places]
             logits = self._session.forward([slots[place] for place in places], fed).logits
             logits = _newest(logits, fed)
-            tokens, sure = self._choose([slots[place] for place in places], logits, probs, places)
+            if self._temperature > 0:
+                probs = probabilities(logits, self._temperature).cpu()
+                tokens = [
+                    int(torch.multinomial(row, 1, generator=self._drafts[slots[place]].generator))
+                    for place, row in zip(places, probs)
+                ]
+                for place, row in zip(places, probs):
+                    drawn_from[place].append(row)
+            else:
+                tokens = logits.argmax(-1).tolist()
+            sure = self._are_sure(logits, tokens)
             drafting = []
             for place, token, is_sure in zip(places, tokens, sure):
                 self._drafts[slots[place]].cached.extend(pending[place])
@@ -104,10 +113,8 @@ class ModelProposer:
                     drafting.append(place)
             places = drafting
         return [
-            Proposal(block, torch.stack(drawn_from) if drawn_from else None)
-            if block
-            else NO_PROPOSAL
-            for block, drawn_from in zip(blocks, probs)
+            Proposal(block, torch.stack(rows) if rows else None) if block else NO_PROPOSAL
+            for block, rows in zip(blocks, drawn_from)
         ]
 
     def release(self, slot: int, committed: Sequence[int]) -> None:
@@ -130,29 +137,14 @@ class ModelProposer:
             del cached[agreed:]
         return list(committed[agreed:])
 
-    def _choose(
-        self,
-        slots: Sequence[int],
-        logits: torch.Tensor,
-        probs: list[list[torch.Tensor]],
-        places: Sequence[int],
-    ) -> tuple[list[int], list[bool]]:
-        """The rows' next tokens by logits [B, V], and whether each is likely enough to go on."""
-        if self._sampler is not None:
-            tokens, sure = [], []
-            for place, slot, row in zip(places, slots, logits):
-                generator = self._drafts[slot].generator
-                assert generator is not None
-                token, drawn_from = self._sampler(row, generator)
-                tokens.append(token)
-                probs[place].append(drawn_from)
-                threshold = self._confidence_threshold
-                sure.append(threshold <= 0 or float(drawn_from[token]) >= threshold)
-            return tokens, sure
+    def _are_sure(self, logits: torch.Tensor, tokens: Sequence[int]) -> list[bool]:
+        """Whether the model finds each token likely enough to go on after it; logits [B, V]."""
         if self._confidence_threshold <= 0:
-            return logits.argmax(-1).tolist(), [True] * len(slots)
-        likeliest, chosen = logits.softmax(-1).max(-1)
-        return chosen.tolist(), (likeliest >= self._confidence_threshold).tolist()
+            return [True] * len(tokens)
+        chosen = torch.tensor(tokens, device=logits.device)[:, None]
+        likelihood = logits.softmax(-1).gather(-1, chosen)[:, 0]
+        sure: list[bool] = (likelihood >= self._confidence_threshold).tolist()
+        return sure
 
 
 def _newest(logits: torch.Tensor, fed: Sequence[Sequence[int]]) -> torch.Tensor:
