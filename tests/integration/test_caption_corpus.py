@@ -21,6 +21,7 @@ VOLATILE = {
     "draft_s",
     "verify_s",
     "decode_s",
+    "scoring_s",
 }
 
 
