@@ -201,6 +201,8 @@ class TransformersSession:
         embeddings = self._model.embedding(inputs.token_ids.to(self._device)).clone()
         if inputs.vision:
             features = self._model.encode_video(inputs.vision)
+            if inputs.kept_visual is not None:
+                features = features[inputs.kept_visual.to(features.device)]
             if len(features) != inputs.num_visual_tokens:
                 raise ValueError(
                     f"{len(features)} video features for {inputs.num_visual_tokens} placeholders"
