@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -50,6 +51,21 @@ def bootstrap(samples: npt.ArrayLike, statistic: Callable[[Samples], float]) -> 
 def bootstrap_mean(samples: npt.ArrayLike) -> Estimate:
     """The mean of samples [N] and its interval; see ``bootstrap``."""
     return bootstrap(samples, lambda rows: float(rows.mean()))
+
+
+def share(num_hits: int, num_samples: int) -> Estimate:
+    """A share of samples and its Wilson interval, which stays wide where all samples agree.
+
+    Raises ValueError if there are no samples.
+    """
+    if not num_samples:
+        raise ValueError("an estimate needs at least one sample")
+    value, z = num_hits / num_samples, 1.959964
+    scale = 1 + z**2 / num_samples
+    middle = value + z**2 / (2 * num_samples)
+    spread = z * math.sqrt(value * (1 - value) / num_samples + (z / (2 * num_samples)) ** 2)
+    low, high = max(0.0, middle - spread) / scale, min(scale, middle + spread) / scale
+    return Estimate(value, min(low, value), max(high, value), num_samples)
 
 
 def speed_up(rows: Samples) -> float:

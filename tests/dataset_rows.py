@@ -49,8 +49,9 @@ STATS = DecodingStats(
     accepted_histogram=(1, 1, 0, 2),
     prefill_s=0.1,
     draft_s=0.2,
-    verify_s=0.3,
+    verify_s=0.29,
     decode_s=0.5,
+    scoring_s=0.01,
 )
 
 
@@ -62,7 +63,10 @@ def clip(name: str, index: int = 0, num_clips: int = 1, etag: str = "e1") -> Cli
     return ClipSpec(video(name, etag), index, num_clips, index * 10.0, index * 10.0 + 10.0)
 
 
-def record(spec: ClipSpec, plain: PlainComparison | None = None, text: str = "") -> CaptionRecord:
+def record(
+    spec: ClipSpec, plain: PlainComparison | None = None, text: str = "", **more: Any
+) -> CaptionRecord:
+    """``more`` are fields of the Caption."""
     info = VideoInfo("mov,mp4", "h264", 640, 360, 0, spec.num_clips * 10.0, 25.0, 250)
     caption = Caption(
         text=text or f"Caption of {spec.clip_id}",
@@ -70,6 +74,7 @@ def record(spec: ClipSpec, plain: PlainComparison | None = None, text: str = "")
         finish_reason=FinishReason.STOP,
         stats=STATS,
         plain=plain,
+        **more,
     )
     return CaptionRecord(spec, info, "f" * 32, (0.0, 1.5), caption, video_decode_s=0.25, attempt=1)
 

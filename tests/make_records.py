@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from pipeline.records import (
@@ -13,6 +15,7 @@ from pipeline.records import (
     Failure,
     FinishReason,
     Stage,
+    TokenDecision,
     VideoInfo,
     VideoObject,
     frames_digest,
@@ -37,8 +40,19 @@ def decoded_clip(spec: ClipSpec | None = None, num_frames: int = 4, seed: int = 
     )
 
 
-def caption_record(spec: ClipSpec | None = None, text: str = "A red circle.") -> CaptionRecord:
-    """Nine tokens in four target steps: four accepted, four corrections, one bonus."""
+DECISIONS = (
+    TokenDecision(7, "correction", 7, None, None, " A"),
+    TokenDecision(8, "relaxed", 9, 0.25, 0.5, " red"),
+)
+
+
+def caption_record(
+    spec: ClipSpec | None = None, text: str = "A red circle.", **more: Any
+) -> CaptionRecord:
+    """Nine tokens in four target steps: four accepted, four corrections, one bonus.
+
+    ``more`` are fields of the Caption: ``shadow``, ``relaxed_share``, ``decisions``.
+    """
     stats = DecodingStats(
         prompt_tokens=20,
         visual_tokens=12,
@@ -63,7 +77,7 @@ def caption_record(spec: ClipSpec | None = None, text: str = "A red circle.") ->
         info=INFO,
         frames_digest="f" * 32,
         frame_times_s=(0.5, 1.5, 2.5, 3.5),
-        caption=Caption(text, tuple(range(9)), FinishReason.STOP, stats),
+        caption=Caption(text, tuple(range(9)), FinishReason.STOP, stats, **more),
         video_decode_s=0.01,
         attempt=1,
     )

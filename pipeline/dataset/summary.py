@@ -9,7 +9,7 @@ from itertools import zip_longest
 from typing import Any
 
 from pipeline.records import CaptionerTiming, CaptionRecord, DecodingStats, Failure, PlainComparison
-from pipeline.statistics import bootstrap, speed_up
+from pipeline.statistics import bootstrap, share, speed_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,21 @@ class PlainSummary:
     """2.5 % bound of a bootstrap over clips (each keeps its pair of timings)."""
     speed_up_high: float
     """97.5 % bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowSummary:
+    """Loose against exact decoding of the same clips."""
+
+    num_clips: int
+    equal_share: float
+    """Clips whose text was the same both ways."""
+    equal_share_low: float
+    """Lower end of its 95 % interval (Wilson)."""
+    equal_share_high: float
+    """Upper end."""
+    length_ratio: float
+    """Output tokens, loose over exact; over all these clips together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +59,33 @@ class RunSummary:
     accepted_tokens: int
     relaxed_tokens: int
     shifted_tokens: int
+    anchor_tokens: int
+    correction_tokens: int
+    bonus_tokens: int
+    rejected_by_cause: dict[str, int]
+    """Target steps that rejected a drafted token, by why."""
     accepted_histogram: tuple[int, ...]
     mean_accepted_length: float
     """Accepted drafted tokens per target step; bonus tokens are not counted."""
+    tokens_per_target_step: float
+    """mean_accepted_length + 1: with the target's own token of each step; 0 of no steps."""
+    relaxed_share_min: float | None
+    """Least lambda that was in force for a clip; None where the method has none."""
+    relaxed_share_max: float | None
+    """Most."""
+    prefill_s: float
+    draft_s: float
+    verify_s: float
+    scoring_s: float
+    decode_s: float
+    """All after the prefills: draft_s, verify_s, scoring_s and the rest."""
     output_tokens_per_s: float
     """Per second of decoding, prefill excluded."""
     video_decode_s_per_clip: float
     captioner_wait_share: float
     """Share of the captioners' time in which they waited for frames; comparing is not counted."""
     plain: PlainSummary | None
+    shadow: ShadowSummary | None
 
     @property
     def num_clips(self) -> int:
@@ -76,24 +109,38 @@ class SummaryBuilder:
         self._num_captions = 0
         self._failures: Counter[str] = Counter()
         self._sums: Counter[str] = Counter()
+        self._rejections: Counter[str] = Counter()
         self._histogram: list[int] = []
-        self._decode_s = self._video_decode_s = self._waited_s = self._busy_s = 0.0
+        self._seconds = dict.fromkeys(_SUMMED_SECONDS, 0.0)
+        self._video_decode_s = self._waited_s = self._busy_s = 0.0
+        self._relaxed_shares: set[float] = set()
         self._compared: list[tuple[DecodingStats, PlainComparison]] = []
+        self._shadows: Counter[str] = Counter()
 
     def add(self, outcome: CaptionRecord | Failure) -> None:
         """Count one outcome."""
         if isinstance(outcome, Failure):
             self._failures[outcome.code] += 1
             return
-        stats = outcome.caption.stats
+        caption = outcome.caption
+        stats = caption.stats
         self._num_captions += 1
         for name in _SUMMED:
             self._sums[name] += getattr(stats, name)
         self._histogram = add_histograms(self._histogram, stats.accepted_histogram)
-        self._decode_s += stats.decode_s
+        for name in _SUMMED_SECONDS:
+            self._seconds[name] += getattr(stats, name)
+        self._rejections.update(stats.rejected_by_cause)
         self._video_decode_s += outcome.video_decode_s
-        if outcome.caption.plain is not None:
-            self._compared.append((stats, outcome.caption.plain))
+        if caption.relaxed_share is not None:
+            self._note_relaxed_share(caption.relaxed_share)
+        if caption.plain is not None:
+            self._compared.append((stats, caption.plain))
+        if caption.shadow is not None:
+            self._shadows["clips"] += 1
+            self._shadows["equal"] += caption.shadow.equal
+            self._shadows["loose_tokens"] += stats.output_tokens
+            self._shadows["exact_tokens"] += caption.shadow.output_tokens
 
     def add_timing(self, timing: CaptionerTiming) -> None:
         """Count one call of a captioner."""
@@ -102,18 +149,43 @@ class SummaryBuilder:
 
     def build(self, elapsed_s: float) -> RunSummary:
         """The summary of what was added; ``elapsed_s`` is the run's wall clock."""
+        mean_accepted = _ratio(self._sums["accepted_tokens"], self._sums["target_steps"])
         return RunSummary(
             elapsed_s=elapsed_s,
             num_captions=self._num_captions,
             num_failures=self._failures.total(),
             failures_by_code=dict(sorted(self._failures.items())),
+            rejected_by_cause=dict(sorted(self._rejections.items())),
             accepted_histogram=tuple(self._histogram),
-            mean_accepted_length=_ratio(self._sums["accepted_tokens"], self._sums["target_steps"]),
-            output_tokens_per_s=_ratio(self._sums["output_tokens"], self._decode_s),
+            mean_accepted_length=mean_accepted,
+            tokens_per_target_step=mean_accepted + 1 if self._sums["target_steps"] else 0.0,
+            relaxed_share_min=min(self._relaxed_shares, default=None),
+            relaxed_share_max=max(self._relaxed_shares, default=None),
+            output_tokens_per_s=_ratio(self._sums["output_tokens"], self._seconds["decode_s"]),
             video_decode_s_per_clip=_ratio(self._video_decode_s, self._num_captions),
             captioner_wait_share=_ratio(self._waited_s, self._waited_s + self._busy_s),
             plain=summarize_plain(self._compared) if self._compared else None,
+            shadow=self._shadow_summary() if self._shadows else None,
             **{name: self._sums[name] for name in _SUMMED},
+            prefill_s=self._seconds["prefill_s"],
+            draft_s=self._seconds["draft_s"],
+            verify_s=self._seconds["verify_s"],
+            scoring_s=self._seconds["scoring_s"],
+            decode_s=self._seconds["decode_s"],
+        )
+
+    def _note_relaxed_share(self, relaxed_share: float) -> None:
+        seen = self._relaxed_shares | {relaxed_share}
+        self._relaxed_shares = {min(seen), max(seen)}
+
+    def _shadow_summary(self) -> ShadowSummary:
+        equal = share(self._shadows["equal"], self._shadows["clips"])
+        return ShadowSummary(
+            num_clips=self._shadows["clips"],
+            equal_share=equal.value,
+            equal_share_low=equal.low,
+            equal_share_high=equal.high,
+            length_ratio=_ratio(self._shadows["loose_tokens"], self._shadows["exact_tokens"]),
         )
 
 
@@ -126,7 +198,11 @@ _SUMMED = (
     "accepted_tokens",
     "relaxed_tokens",
     "shifted_tokens",
+    "anchor_tokens",
+    "correction_tokens",
+    "bonus_tokens",
 )
+_SUMMED_SECONDS = ("prefill_s", "draft_s", "verify_s", "scoring_s", "decode_s")
 
 
 def add_histograms(left: Sequence[int], right: Sequence[int]) -> list[int]:

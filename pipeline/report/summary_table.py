@@ -40,11 +40,9 @@ def _lines(summary: RunSummary, dataset_uri: str) -> list[tuple[str, str]]:
             f"{summary.output_tokens} ({summary.output_tokens / summary.num_captions:.0f} a clip), "
             f"{summary.output_tokens_per_s:.0f} tokens/s of decoding",
         ),
-        (
-            "mean accepted length",
-            f"{summary.mean_accepted_length:.2f} drafted tokens a target step, without the bonus "
-            f"({summary.accepted_tokens} of {summary.drafted_tokens} drafted)",
-        ),
+        *_acceptance_lines(summary),
+        ("decoding time", _time_split(summary)),
+        ("prefill time", f"{summary.prefill_s:.1f} s"),
         ("video decode", f"{summary.video_decode_s_per_clip * 1e3:.0f} ms a clip"),
         ("model waits for frames", f"{summary.captioner_wait_share:.1%} of its time"),
     ]
@@ -56,4 +54,56 @@ def _lines(summary: RunSummary, dataset_uri: str) -> list[tuple[str, str]]:
                 f"same text for {plain.equal_share:.1%} of {plain.num_clips} clips",
             )
         )
+    if shadow := summary.shadow:
+        interval = f"[{shadow.equal_share_low:.1%}, {shadow.equal_share_high:.1%}]"
+        lines.append(
+            (
+                "against exact decoding",
+                f"same text for {shadow.equal_share:.1%} {interval} of {shadow.num_clips} clips, "
+                f"{shadow.length_ratio:.3f} times as long",
+            )
+        )
     return lines
+
+
+def _acceptance_lines(summary: RunSummary) -> list[tuple[str, str]]:
+    """How drafted tokens fared; of plain decoding nothing."""
+    if not summary.drafted_tokens:
+        return []
+    lines = [
+        (
+            "mean accepted length",
+            f"{summary.mean_accepted_length:.2f} drafted tokens a target step, without the bonus "
+            f"({summary.accepted_tokens} of {summary.drafted_tokens} drafted)",
+        ),
+        (
+            "tokens per target step",
+            f"{summary.tokens_per_target_step:.2f}: the mean accepted length, and the target's own",
+        ),
+    ]
+    low, high = summary.relaxed_share_min, summary.relaxed_share_max
+    if low is not None or summary.relaxed_tokens or summary.shifted_tokens:
+        accepted = max(1, summary.accepted_tokens)
+        text = (
+            f"{summary.relaxed_tokens / accepted:.1%} relaxed, "
+            f"{summary.shifted_tokens / accepted:.1%} shifted"
+        )
+        if low is not None:
+            text += f"; lambda {low:g}" if low == high else f"; lambda {low:g} to {high:g}"
+        lines.append(("of the accepted", text))
+    if summary.rejected_by_cause:
+        total = sum(summary.rejected_by_cause.values())
+        by_cause = sorted(summary.rejected_by_cause.items(), key=lambda item: -item[1])
+        shares = ", ".join(f"{cause} {count / total:.1%}" for cause, count in by_cause)
+        lines.append(("rejections", f"{total} ({shares})"))
+    return lines
+
+
+def _time_split(summary: RunSummary) -> str:
+    whole = summary.decode_s or 1.0
+    named_s = summary.draft_s + summary.verify_s + summary.scoring_s
+    return (
+        f"{summary.decode_s:.1f} s: draft {summary.draft_s / whole:.1%}, "
+        f"verify {summary.verify_s / whole:.1%}, scoring {summary.scoring_s / whole:.2%}, "
+        f"rest {max(0.0, whole - named_s) / whole:.1%}"
+    )

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 
@@ -27,13 +26,8 @@ from pipeline.config_digest import (
     dump_config,
     mask_secrets,
 )
-from pipeline.decoding.calibration import (
-    Calibration,
-    PairIdentity,
-    default_anchors,
-    save_calibration,
-)
 from pipeline.speculation_config import Drafter, DraftingConfig
+from tests.calibration_files import write_calibration
 
 VALUES: dict[str, Any] = {
     "input": {"uri": "s3://corpus/videos"},
@@ -206,24 +200,6 @@ def test_what_has_an_effect_under_a_choice_does(
 ) -> None:
     """Otherwise captions of two rules would mix in one data set."""
     assert config_digest(config(**chosen, **{key: value})) != config_digest(config(**chosen))
-
-
-def write_calibration(path: Path, **changes: Any) -> str:
-    path.parent.mkdir(exist_ok=True)
-    calibration = Calibration(
-        pair=PairIdentity(target_revision="t", draft_revision="d", vocab_size=3),
-        prompt_id="p",
-        method=SpeculationMethod.SAFE,
-        num_speculative_tokens=changes.get("num_speculative_tokens", 6),
-        anchors=default_anchors(4),
-        score_quantiles=tuple(i / 100 for i in range(101)),
-        context_mean=0.0,
-        context_std=1.0,
-        visual_threshold=0.5,
-        measured={},
-    )
-    save_calibration(path, calibration, np.full(3, changes.get("lexicon", 0.5), np.float32))
-    return str(path)
 
 
 @pytest.mark.parametrize("method", ["exact", "paper", "safe", "fly"])

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from pipeline.statistics import bootstrap, bootstrap_mean, speed_up
+from pipeline.statistics import bootstrap, bootstrap_mean, share, speed_up
 
 
 def test_a_95_percent_interval_contains_the_truth_19_times_of_20():
@@ -47,6 +47,18 @@ def test_a_speed_up_is_a_ratio_of_total_rates():
     rows = np.array([[10, 1, 10, 3], [20, 2, 30, 5]], dtype=float)
     assert speed_up(rows) == pytest.approx(2.0)
     assert speed_up(np.array([[1.0, 0.0, 1.0, 1.0]])) == 0.0
+
+
+def test_a_share_is_uncertain_although_all_samples_agree():
+    """A bootstrap of 25 hits in 25 would claim 100 % for sure; Wilson's bounds are known values."""
+    always, never, half = share(25, 25), share(0, 25), share(5, 10)
+    assert (always.value, always.high) == (1.0, 1.0)
+    assert always.low == pytest.approx(0.8668, abs=1e-4)
+    assert (never.low, never.value) == (0.0, 0.0)
+    assert never.high == pytest.approx(1 - always.low)
+    assert (half.low, half.high) == pytest.approx((0.2366, 0.7634), abs=1e-4)
+    with pytest.raises(ValueError, match="at least one sample"):
+        share(0, 0)
 
 
 def test_one_format_for_all_three_numbers():

@@ -3,8 +3,8 @@
 import numpy as np
 
 from actors import wire
-from pipeline.records import frames_digest
-from tests.make_records import caption_record, clip_spec, decoded_clip, failure
+from pipeline.records import ShadowComparison, frames_digest
+from tests.make_records import DECISIONS, caption_record, clip_spec, decoded_clip, failure
 
 
 def test_records_of_all_kinds_round_trip_in_order():
@@ -14,6 +14,14 @@ def test_records_of_all_kinds_round_trip_in_order():
     assert captioned.caption == records[1].caption
     assert captioned.spec == records[1].spec
     assert other == records[2]
+
+
+def test_a_loose_caption_keeps_its_shadow_its_lambda_and_its_tokens():
+    shadow = ShadowComparison(equal=False, output_tokens=8)
+    sent = caption_record(shadow=shadow, relaxed_share=0.7, decisions=DECISIONS)
+    (received,) = wire.unpack(wire.pack([sent]))
+    assert received.caption == sent.caption
+    assert received.caption.decisions[1].anchor_rank == 0.5
 
 
 def test_frames_of_unequal_shapes_round_trip():

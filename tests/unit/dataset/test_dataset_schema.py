@@ -22,7 +22,13 @@ from pipeline.dataset.commit import Committer
 from pipeline.dataset.layout import Layout, Table
 from pipeline.dataset.parts import iter_rows
 from pipeline.dataset.schema import CAPTIONS, FAILURES, RunLabels, caption_row
-from pipeline.records import ClipSpec, PlainComparison, VideoObject
+from pipeline.records import (
+    ClipSpec,
+    PlainComparison,
+    ShadowComparison,
+    TokenDecision,
+    VideoObject,
+)
 from pipeline.storage import storage_for
 
 
@@ -44,6 +50,44 @@ def test_rows_have_exactly_the_columns_of_the_schema() -> None:
     assert set(caption_of(clip("a"))) == set(CAPTIONS.names)
     assert set(failure_of(clip("a"))) == set(FAILURES.names)
     assert set(failure_of(None, video("a"))) == set(FAILURES.names)
+
+
+def test_a_token_sample_and_a_shadow_make_the_round_trip(tmp_path: Path) -> None:
+    """Nested rows keep their types and their missing scores; most captions have none of it."""
+    decisions = (
+        TokenDecision(3, "correction", 3, None, None, "Ein"),
+        TokenDecision(4, "relaxed", 5, 0.25, 0.5, " 犬"),
+    )
+    shadow = ShadowComparison(equal=False, output_tokens=12)
+    row = caption_of(clip("a"), decisions=decisions, shadow=shadow, relaxed_share=0.7)
+    layout = Layout.of(str(tmp_path), LABELS.config_digest)
+    storage = storage_for(layout.uri, StorageConfig())
+    with Committer(storage, layout, OutputConfig(uri=str(tmp_path)), "run-1") as writer:
+        writer.add_caption(row)
+        writer.add_caption(caption_of(clip("b")))
+    first, second = iter_rows(storage, layout, Table.CAPTIONS)
+    assert first == row
+    assert (first["shadow_equal"], first["shadow_output_tokens"]) == (False, 12)
+    assert (first["relaxed_share"], first["scoring_s"]) == (0.7, 0.01)
+    assert first["tokens"] == [
+        {
+            "token_id": 3,
+            "text": "Ein",
+            "kind": "correction",
+            "target_token_id": 3,
+            "anchor_score": None,
+            "anchor_rank": None,
+        },
+        {
+            "token_id": 4,
+            "text": " 犬",
+            "kind": "relaxed",
+            "target_token_id": 5,
+            "anchor_score": 0.25,
+            "anchor_rank": 0.5,
+        },
+    ]
+    assert second["tokens"] is second["shadow_equal"] is second["relaxed_share"] is None
 
 
 def test_a_round_trip_keeps_every_value(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from dataset_rows import STATS, clip, record, video
 
 from pipeline.dataset.summary import SummaryBuilder, add_histograms, summarize_plain
-from pipeline.records import CaptionerTiming, Failure, PlainComparison, Stage
+from pipeline.records import CaptionerTiming, Failure, PlainComparison, ShadowComparison, Stage
 
 
 def test_totals_and_ratios() -> None:
@@ -33,7 +33,28 @@ def test_totals_and_ratios() -> None:
     assert summary.captioner_wait_share == pytest.approx(0.25)
     assert summary.failure_share == pytest.approx(0.6)
     assert summary.plain is None
+    assert summary.shadow is None
     assert json.loads(json.dumps(summary.as_json()))["elapsed_s"] == 10.0
+
+
+def test_what_loose_decoding_did() -> None:
+    """Causes, seconds and lambdas of all captions; shadows against their own clips alone."""
+    builder = SummaryBuilder()
+    builder.add(record(clip("a"), shadow=ShadowComparison(True, 11), relaxed_share=0.7))
+    builder.add(record(clip("b"), shadow=ShadowComparison(False, 33), relaxed_share=0.2))
+    builder.add(record(clip("c"), relaxed_share=0.5))
+    summary = builder.build(elapsed_s=1.0)
+    assert summary.rejected_by_cause == {"anchor": 3, "mismatch": 6}
+    assert (summary.relaxed_tokens, summary.shifted_tokens, summary.anchor_tokens) == (6, 3, 9)
+    assert (summary.correction_tokens, summary.bonus_tokens) == (9, 3)
+    assert summary.tokens_per_target_step == summary.mean_accepted_length + 1
+    assert (summary.relaxed_share_min, summary.relaxed_share_max) == (0.2, 0.7)
+    assert summary.scoring_s == pytest.approx(3 * STATS.scoring_s)
+    assert summary.decode_s == pytest.approx(3 * STATS.decode_s)
+    shadow = summary.shadow
+    assert shadow is not None
+    assert (shadow.num_clips, shadow.equal_share, shadow.length_ratio) == (2, 0.5, 0.5)
+    assert 0 < shadow.equal_share_low < 0.5 < shadow.equal_share_high < 1
 
 
 def test_nothing_is_a_summary_too() -> None:
@@ -41,6 +62,8 @@ def test_nothing_is_a_summary_too() -> None:
     summary = SummaryBuilder().build(elapsed_s=0.0)
     assert summary.num_clips == 0
     assert summary.failure_share == summary.mean_accepted_length == 0.0
+    assert summary.tokens_per_target_step == 0.0
+    assert summary.relaxed_share_min is None
 
 
 def test_histograms_of_different_length_add_up() -> None:

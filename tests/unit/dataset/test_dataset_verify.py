@@ -1,14 +1,17 @@
 """verify() finds each way in which a data set can be wrong, and nothing in a whole one."""
 
+import io
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from dataset_rows import LABELS, MemoryStorage, caption_of, clip, failure_of, video
 
 from pipeline.config import OutputConfig
 from pipeline.dataset.commit import Committer
 from pipeline.dataset.layout import Layout, Table
-from pipeline.dataset.parts import encode_part
+from pipeline.dataset.parts import encode_part, iter_rows, read_done
 from pipeline.dataset.verify import counter_problems, verify
 
 LAYOUT = Layout.of("s3://out", LABELS.config_digest)
@@ -78,9 +81,42 @@ def test_another_digest_and_another_schema(storage: MemoryStorage) -> None:
     assert verify(storage, LAYOUT.uri).num_problems == 1
 
 
+LATER_COLUMNS = ("scoring_s", "relaxed_share", "shadow_equal", "shadow_output_tokens", "tokens")
+
+
+def put_table(storage: MemoryStorage, number: int, table: pa.Table) -> None:
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    storage.put(LAYOUT.part_uri(Table.CAPTIONS, number), sink.getvalue())
+
+
+def test_a_part_of_an_older_version(storage: MemoryStorage) -> None:
+    """Data sets outlive versions: they are whole, done, and read with None for what is missing."""
+    row = caption_of(clip("d"))
+    table = pa.Table.from_pylist([row], schema=Table.CAPTIONS.schema)
+    put_table(storage, 3, table.drop_columns(list(LATER_COLUMNS)))
+    assert verify(storage, LAYOUT.uri).is_whole
+    assert read_done(storage, LAYOUT).has_clip(row["video_id"], row["clip_id"])
+    *_, read = iter_rows(storage, LAYOUT, Table.CAPTIONS)
+    assert read == row | dict.fromkeys(LATER_COLUMNS)
+    *_, read = iter_rows(storage, LAYOUT, Table.CAPTIONS, ["scoring_s", "clip_id"])
+    assert read == {"scoring_s": None, "clip_id": row["clip_id"]}
+
+
+def test_a_part_that_lacks_a_required_column_or_has_a_foreign_one(storage: MemoryStorage) -> None:
+    """Not an older version: something else."""
+    table = pa.Table.from_pylist([caption_of(clip("d"))], schema=Table.CAPTIONS.schema)
+    put_table(storage, 3, table.drop_columns(["caption"]))
+    assert "has another schema" in verify(storage, LAYOUT.uri).problems[0]
+    put_table(storage, 3, table.append_column("mood", pa.array(["good"])))
+    assert "has another schema" in verify(storage, LAYOUT.uri).problems[0]
+
+
 @pytest.mark.parametrize(
     ("column", "value", "claim"),
     [
+        ("anchor_tokens", 13, "anchors are among the drafted"),
+        ("rejected_by_cause", [("mismatch", 3), ("guard", 2)], "rejects once at most"),
         ("output_tokens", 12, "are the output tokens"),
         ("shifted_tokens", 6, "relaxed and shifted"),
         ("drafted_tokens", 6, "among the drafted"),

@@ -1,0 +1,33 @@
+"""A small calibration file, for tests that need one to be there."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.decoding.calibration import (
+    Calibration,
+    PairIdentity,
+    default_anchors,
+    save_calibration,
+)
+from pipeline.speculation_config import SpeculationMethod
+
+
+def write_calibration(path: Path, **changes: Any) -> str:
+    """``changes``: num_speculative_tokens, or lexicon (the value of all entries)."""
+    path.parent.mkdir(exist_ok=True)
+    calibration = Calibration(
+        pair=PairIdentity(target_revision="t", draft_revision="d", vocab_size=3),
+        prompt_id="p",
+        method=SpeculationMethod.SAFE,
+        num_speculative_tokens=changes.get("num_speculative_tokens", 6),
+        anchors=default_anchors(4),
+        score_quantiles=tuple(i / 100 for i in range(101)),
+        context_mean=0.0,
+        context_std=1.0,
+        visual_threshold=0.5,
+        measured={},
+    )
+    save_calibration(path, calibration, np.full(3, changes.get("lexicon", 0.5), np.float32))
+    return str(path)
