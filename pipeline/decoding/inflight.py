@@ -70,6 +70,8 @@ class InFlightBatch:
         self._arrival: _Arrival | None = None
         self._running: list[Row] = []
         self._ended: list[Row] = []
+        self._draft_prompt_s = 0.0
+        self._num_draft_prompts = 0
 
     def decode(self, jobs: Iterable[DecodingJob]) -> Iterator[tuple[DecodingJob, DecodedRow]]:
         """Decode each job; yields as rows end. A job is asked for once there is a slot for it."""
@@ -154,7 +156,10 @@ class InFlightBatch:
         assert self._proposer is not None
         started = perf_counter()
         num_read, row.can_draft = self._proposer.read_prompt(row.slot, max_tokens)
-        row.seconds.prefill_s += perf_counter() - started
+        took_s = perf_counter() - started
+        row.seconds.prefill_s += took_s
+        self._draft_prompt_s += took_s
+        self._num_draft_prompts += row.can_draft
         return num_read
 
     def _drafts(self, num_rows: int) -> bool:
@@ -164,7 +169,7 @@ class InFlightBatch:
         """One round of the rows: draft, verify, decide, roll back."""
         started = perf_counter()
         asked = 0 if self._proposer is None else self._lengths.num_tokens(len(rows))
-        proposals = self._propose(rows, asked) if asked else [NO_PROPOSAL] * len(rows)
+        wanted, proposals = self._propose(rows, asked) if asked else _nothing(len(rows))
         drafted_at = perf_counter()
         output = self._target.forward(
             [row.slot for row in rows],
@@ -177,10 +182,10 @@ class InFlightBatch:
                 row.append_undrafted(choices[place][0])
             else:
                 self._decide(row, proposal, place, choices[place], output)
-        if any(row.finish_reason is not None for row in rows):
-            for row in rows:
-                if row.finish_reason is not None:
-                    self._leave(row)
+        ended = [row for row in rows if row.finish_reason is not None]
+        if ended:
+            for row in ended:
+                self._leave(row)
             self._running = [row for row in rows if row.finish_reason is None]
         ended_at = perf_counter()
         share = 1 / len(rows)
@@ -190,26 +195,36 @@ class InFlightBatch:
             seconds.verify_s += (verified_at - drafted_at) * share
             seconds.decode_s += (ended_at - started) * share
         if self._proposer is not None:
+            blocks = [
+                (len(proposal.token_ids), row.rounds[-1].acceptance.num_accepted)
+                for row, proposal, count in zip(rows, proposals, wanted)
+                if count > 0
+            ]
             self._lengths.observe(
                 RoundObservation(
                     num_rows=len(rows),
                     asked=asked,
-                    drafted=tuple(len(p.token_ids) for p in proposals),
-                    accepted=tuple(row.rounds[-1].acceptance.num_accepted for row in rows),
+                    drafted=tuple(drafted for drafted, _ in blocks),
+                    accepted=tuple(accepted for _, accepted in blocks),
                     draft_s=drafted_at - started,
                     verify_s=verified_at - drafted_at,
                     round_s=ended_at - started,
+                    num_ended=len(ended),
+                    num_prompts_read=self._num_draft_prompts,
+                    prompt_s=self._draft_prompt_s,
                 )
             )
+            self._num_draft_prompts, self._draft_prompt_s = 0, 0.0
 
-    def _propose(self, rows: Sequence[Row], asked: int) -> list[Proposal]:
-        """One token short of a row's limit is enough: the last one is the target's own."""
+    def _propose(self, rows: Sequence[Row], asked: int) -> tuple[list[int], list[Proposal]]:
+        """How many tokens each row wants, and its proposal.
+
+        One token short of a row's limit is enough: the last one is the target's own.
+        """
         assert self._proposer is not None
-        return self._proposer.propose(
-            [row.slot for row in rows],
-            [row.token_ids for row in rows],
-            [min(asked, row.num_remaining - 1) if row.can_draft else 0 for row in rows],
-        )
+        wanted = [min(asked, row.num_remaining - 1) if row.can_draft else 0 for row in rows]
+        slots = [row.slot for row in rows]
+        return wanted, self._proposer.propose(slots, [row.token_ids for row in rows], wanted)
 
     def _decide(
         self,
@@ -262,3 +277,8 @@ class InFlightBatch:
         self._running = []
         self._ended = []
         self._free = set(range(self._target.num_slots))
+
+
+def _nothing(num_rows: int) -> tuple[list[int], list[Proposal]]:
+    """Of a round without drafts: what rows want, and their proposals."""
+    return [0] * num_rows, [NO_PROPOSAL] * num_rows

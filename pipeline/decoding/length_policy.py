@@ -10,8 +10,10 @@ from typing import Protocol
 class RoundObservation:
     """One round of all running rows: what was asked, what came of it, and what it took.
 
-    asked is the policy's number. Per drafting row: drafted and accepted tokens. draft_s is the
-    proposer's time, verify_s the target's, round_s all of the round.
+    asked is the policy's number. Per row that could draft: drafted and accepted tokens. draft_s is
+    the proposer's time (what it had to catch up on included), verify_s the target's, round_s all of
+    the round. num_ended rows ended in it. Since the round before, the proposer took prompt_s to
+    read prompts, of which num_prompts_read were completed.
     """
 
     num_rows: int
@@ -21,6 +23,9 @@ class RoundObservation:
     draft_s: float
     verify_s: float
     round_s: float
+    num_ended: int = 0
+    num_prompts_read: int = 0
+    prompt_s: float = 0.0
 
 
 class DraftLengthPolicy(Protocol):

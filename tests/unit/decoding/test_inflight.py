@@ -130,12 +130,15 @@ def test_a_draft_that_is_not_asked_reads_nothing(num_plain):
         return
     assert draft.log[:3] == [("read", 0, 3), ("read", 1, 4), ("round", (0, 1))]
     assert [(o.asked, o.drafted) for o in lengths.observed] == [
-        (0, (0, 0)),
-        (0, (0, 0)),
+        (0, ()),
+        (0, ()),
         (3, (3, 3)),
         (3, (2, 2)),  # the end of the caption
     ]
     assert all(o.num_rows == 2 and o.accepted == o.drafted for o in lengths.observed)
+    assert [o.num_prompts_read for o in lengths.observed] == [0, 0, 2, 0]
+    assert [o.prompt_s > 0 for o in lengths.observed] == [False, False, True, False]
+    assert [o.num_ended for o in lengths.observed] == [0, 0, 0, 2]
     assert all(0 < o.draft_s + o.verify_s < o.round_s for o in lengths.observed)
 
 
