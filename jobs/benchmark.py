@@ -1,113 +1,230 @@
 """Measure every decoding method on held-out clips of the sample world: `make bench`.
 
-Writes benchmarks/<date>-decoding.md and the `decoding` key of benchmarks/summary.json.
+Parts run in one process or in several; each leaves its raw results under --raw, and the report and
+the `decoding` key of summary.json are made from all that lies there. Parts: tuning (own best K, on
+other clips), main, exactness (float32), ablations, frontier, steps. No part: the report alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from pipeline.benchmark.decoding import BenchmarkClip, MethodResult, measure, standard_methods
-from pipeline.benchmark.report import markdown, table, write_summary
+from pipeline.benchmark import tables
+from pipeline.benchmark.clips import BenchmarkClip
+from pipeline.benchmark.competition import Competition, Rates, best_ks
+from pipeline.benchmark.figures import figures_of
+from pipeline.benchmark.hardware import hardware
+from pipeline.benchmark.methods import LOOSE_START, LVSPEC, Calibrated, Method, main_methods
+from pipeline.benchmark.plots import (
+    draw_frontier,
+    draw_histograms,
+    draw_over_batch,
+    draw_time_splits,
+)
+from pipeline.benchmark.report import Measured, Report
+from pipeline.benchmark.runs import Setting, load_all, save
+from pipeline.benchmark.series import frontier, histograms, over_batch, time_splits
+from pipeline.benchmark.summary import write_summary
+from pipeline.benchmark.sweeps import ablation_methods, exactness_methods, frontier_methods
+from pipeline.benchmark.text_likeness import chrf
 from pipeline.config import RunConfig
 from pipeline.dataset.catalog import PlannedVideo, list_videos
+from pipeline.decoding.calibration import load_calibration
 from pipeline.decoding.request import CaptionRequest
 from pipeline.models.base import VideoLM
 from pipeline.models.loading import load_pair
 from pipeline.records import DecodedClip, Failure
 from pipeline.sample_world.corpus import CorpusPlan, read_facts, write_corpus
-from pipeline.sample_world.facts import Facts, caption_facts, facts_right
 from pipeline.settings import load_run_config
 from pipeline.stages.decode import DecodeStage
 
 ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("tuning", "main", "exactness", "ablations", "frontier", "steps")
+_EXACTNESS_K = 4
+_EXACTNESS_BATCHES = (1, 8)
+
+_print = partial(print, flush=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How many clips each part decodes: ``many`` at batch 1 and 8, ``few`` elsewhere."""
+
+    many: int
+    few: int
+    tuning: int
+    exactness: int
+
+    def main(self, batch: int) -> int:
+        """Of the main part, at least three turns of the batch."""
+        return self.many if batch in (1, 8) else max(self.few, min(self.many, 6 * batch))
+
+    def tuned(self, batch: int) -> int:
+        """Of the tuning part: batches must be full for most of the time."""
+        return max(self.tuning, 3 * batch)
+
+
+FULL = Sizes(many=200, few=48, tuning=12, exactness=48)
+QUICK = Sizes(many=8, few=4, tuning=3, exactness=4)
 
 
 def main() -> None:
-    """Measure, print the table, write the report."""
+    """Run the parts, print the table, write the report."""
     arguments = _parse()
-    with tempfile.TemporaryDirectory(prefix="lvspec-bench-") as folder:
-        corpus = Path(folder)
-        for _ in write_corpus(corpus, CorpusPlan(arguments.num_clips, seed=arguments.seed)):
-            pass
-        config = load_run_config(
-            ["--recipe", "reference", "--input", str(corpus / "videos"), "--output", folder,
-             "--dtype", arguments.dtype, "--models.draft.dtype", arguments.draft_dtype]
-        )  # fmt: skip
-        target, draft = load_pair(config.models)
+    sizes = QUICK if arguments.quick else FULL
+    if arguments.clips is not None:
+        sizes = replace(sizes, many=arguments.clips)
+    if arguments.few_clips is not None:
+        sizes = replace(sizes, few=arguments.few_clips)
+    calibrated = _calibrated(arguments.calibration)
+    run = Run(arguments, sizes, calibrated)
+    for part in PARTS:
+        if part in arguments.parts:
+            getattr(run, part)()
+    _report(arguments.raw, arguments.output, main_methods(calibrated))
+
+
+class Run:
+    """The parts of one command. Clips and pairs are made when they are first asked for."""
+
+    def __init__(self, arguments: argparse.Namespace, sizes: Sizes, calibrated: Calibrated) -> None:
+        self._arguments = arguments
+        self._sizes = sizes
+        self._calibrated = calibrated
+        self._benches: dict[tuple[str, str, int], Bench] = {}
+
+    def tuning(self) -> None:
+        """Each method's own best K at each batch size; starts from that of the batch before."""
+        tuned = _read_tuning(self._arguments.raw)
+        bench = self._bench(seed=self._arguments.tuning_seed)
+        starts: dict[str, int] = {}
+        for batch in sorted(self._arguments.batch):
+            if not (self._arguments.resume and batch in tuned):
+                clips = bench.clips(self._sizes.tuned(batch))
+                methods = main_methods(self._calibrated)
+                tuned[batch] = bench.competition.tune(methods, clips, batch, starts)
+                _write_tuning(self._arguments.raw, tuned)
+            starts = best_ks(tuned[batch])
+
+    def main(self) -> None:
+        """Every method at every batch size."""
+        tuned = _read_tuning(self._arguments.raw)
+        for batch in self._arguments.batch:
+            clips, ks = self._sizes.main(batch), best_ks(tuned.get(batch, {}))
+            self._part("main", main_methods(self._calibrated), batch, clips, ks)
+
+    def exactness(self) -> None:
+        """Lossless methods in float32."""
+        methods = exactness_methods(_EXACTNESS_K)
+        for batch in _EXACTNESS_BATCHES:
+            self._part("exactness", methods, batch, self._sizes.exactness, {}, "float32")
+
+    def ablations(self) -> None:
+        """lvspec with one thing changed each."""
+        methods = ablation_methods(self._calibrated, self._lvspec_k())
+        self._part("ablations", methods, 1, self._sizes.few, {})
+
+    def frontier(self) -> None:
+        """Facts kept against speed."""
+        methods = frontier_methods(self._calibrated, self._lvspec_k())
+        self._part("frontier", methods, 1, self._sizes.few, {})
+
+    def steps(self) -> None:
+        """Our plain decode step against generate's."""
+        _print("steps: not there yet")
+
+    def _lvspec_k(self) -> int:
+        tuned = _read_tuning(self._arguments.raw)
+        return best_ks(tuned.get(1, {})).get(LVSPEC, LOOSE_START)
+
+    def _part(
+        self,
+        part: str,
+        methods: Sequence[Method],
+        batch: int,
+        num_clips: int,
+        tuned: dict[str, int],
+        dtype: str | None = None,
+    ) -> None:
+        raw = self._arguments.raw
+        if self._arguments.resume and (raw / f"{part}-batch{batch}.json").exists():
+            _print(f"{part}, batch {batch}: already there")
+            return
+        bench = self._bench(dtype=dtype)
+        clips = bench.clips(num_clips)
+        _print(f"wrote {save(raw, bench.competition.run(part, methods, clips, batch, tuned))}")
+
+    def _bench(self, seed: int | None = None, dtype: str | None = None) -> Bench:
+        arguments = self._arguments
+        key = (
+            dtype or arguments.dtype,
+            dtype or arguments.draft_dtype,
+            arguments.seed if seed is None else seed,
+        )
+        if key not in self._benches:
+            self._benches[key] = Bench(*key, self._calibrated.path)
+        return self._benches[key]
+
+
+class Bench:
+    """The pair in these dtypes, and clips of the corpus of this seed."""
+
+    def __init__(self, dtype: str, draft_dtype: str, seed: int, calibration: str | None) -> None:
+        self._seed = seed
+        self._config = _config("unused", "unused", dtype, draft_dtype)
+        target, draft = load_pair(self._config.models)
         if draft is None:
             raise SystemExit("the reference recipe has no draft")
-        clips = list(_clips(config, target, draft, read_facts(corpus)))
-    results: list[MethodResult] = []
-    for batch in arguments.batch:
-        results += measure(
-            target,
-            draft,
-            config.generation,
-            standard_methods(arguments.num_speculative_tokens),
-            clips,
-            batch,
+        self._target, self._draft = target, draft
+        self._clips: list[BenchmarkClip] = []
+        setting = Setting(
+            commit=_commit(),
+            date=datetime.now(UTC).date().isoformat(),
+            hardware=hardware(),
+            command=shlex.join(["python", "jobs/benchmark.py", *sys.argv[1:]]),
+            corpus_seed=seed,
+            dtype=dtype,
+            draft_dtype=draft_dtype,
+            num_threads=self._config.models.num_threads or 0,
+            calibration=calibration,
         )
-        print(f"batch {batch} done", flush=True)
-    print(table(results))
-    day = datetime.now(UTC).date()
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    ).stdout.strip()
-    setting = (
-        f"{len(clips)} clips of corpus seed {arguments.seed}, {config.models.num_threads} thread, "
-        f"target {arguments.dtype}, draft {arguments.draft_dtype}, greedy"
-    )
-    report = arguments.output / f"{day.isoformat()}-decoding.md"
-    command = shlex.join(["python", "jobs/benchmark.py", *sys.argv[1:]])
-    report.write_text(
-        markdown(results, day=day, command=command, setting=setting, commit=commit or "unknown")
-    )
-    write_summary(arguments.output / "summary.json", results, day=day, commit=commit)
-    print(f"wrote {report}")
+        self.competition = Competition(
+            target, draft, self._config.generation, self._config.prompt, setting, _print
+        )
 
+    def clips(self, num_clips: int) -> list[BenchmarkClip]:
+        """The first clips of the corpus."""
+        if len(self._clips) < num_clips:
+            self._clips = list(self._made(num_clips))
+        return self._clips[:num_clips]
 
-def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--num-clips", type=int, default=200, help="held-out clips")
-    parser.add_argument("--seed", type=int, default=1, help="corpus seed (the demo takes 0)")
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 2, 4, 8], help="batch sizes")
-    parser.add_argument(
-        "--num-speculative-tokens", type=int, nargs="+", default=[2, 4, 6, 8], help="K"
-    )
-    parser.add_argument("--dtype", default="float32", help="of the target")
-    parser.add_argument("--draft-dtype", default="float32", help="of the draft")
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks", help="report folder")
-    return parser.parse_args()
-
-
-def _clips(
-    config: RunConfig, target: VideoLM, draft: VideoLM, truth: dict[str, Facts]
-) -> Iterator[BenchmarkClip]:
-    with DecodeStage(config) as decode:
-        for video in list_videos(config.input, config.storage):
-            facts = truth[video.uri.rpartition("/")[2]]
-            for clip in decode(PlannedVideo(video)):
-                if isinstance(clip, Failure):
-                    raise SystemExit(f"{video.uri}: {clip.message}")
-                yield BenchmarkClip(
-                    _request(clip, config, target, draft),
-                    partial(_share_right, facts),
-                )
-
-
-def _share_right(truth: Facts, caption: str) -> float:
-    return facts_right(caption_facts(caption), truth)
+    def _made(self, num_clips: int) -> Iterator[BenchmarkClip]:
+        with tempfile.TemporaryDirectory(prefix="lvspec-bench-") as folder:
+            corpus = Path(folder)
+            for _ in write_corpus(corpus, CorpusPlan(num_clips, seed=self._seed)):
+                pass
+            config = self._config.model_copy(
+                update={"input": self._config.input.model_copy(update={"uri": f"{folder}/videos"})}
+            )
+            truth = read_facts(corpus)
+            with DecodeStage(config) as decode:
+                for video in list_videos(config.input, config.storage):
+                    for clip in decode(PlannedVideo(video)):
+                        if isinstance(clip, Failure):
+                            raise SystemExit(f"{video.uri}: {clip.message}")
+                        facts = truth[video.uri.rpartition("/")[2]]
+                        request = _request(clip, config, self._target, self._draft)
+                        yield BenchmarkClip(request, clip, facts)
 
 
 def _request(
@@ -116,6 +233,115 @@ def _request(
     return CaptionRequest(
         clip.clip_id, target.prepare(clip, config.prompt), draft.prepare(clip, config.prompt)
     )
+
+
+def _config(input_uri: str, output_uri: str, dtype: str, draft_dtype: str) -> RunConfig:
+    return load_run_config(
+        ["--recipe", "reference", "--input", input_uri, "--output", output_uri,
+         "--dtype", dtype, "--models.draft.dtype", draft_dtype]
+    )  # fmt: skip
+
+
+def _calibrated(path: str | None) -> Calibrated:
+    """What the file chose; the recipe's own if none is named, method safe's defaults without."""
+    path = path or _config("unused", "unused", "float32", "float32").speculation.calibration
+    if path is None:
+        _print("no calibration: lvspec runs at the documented defaults")
+        return Calibrated()
+    calibration, _ = load_calibration(Path(path))
+    return Calibrated(path, calibration.method, calibration.anchors.quantile_scope)
+
+
+def _commit() -> str:
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
+
+
+def _read_tuning(raw: Path) -> dict[int, Rates]:
+    path = raw / "tuning.json"
+    if not path.exists():
+        return {}
+    return {
+        int(batch): {m: {int(k): rate for k, rate in by_k.items()} for m, by_k in rates.items()}
+        for batch, rates in json.loads(path.read_text()).items()
+    }
+
+
+def _write_tuning(raw: Path, tuned: dict[int, Rates]) -> None:
+    raw.mkdir(parents=True, exist_ok=True)
+    (raw / "tuning.json").write_text(json.dumps(tuned, indent=1) + "\n")
+
+
+def _report(raw: Path, output: Path, methods: Sequence[Method]) -> None:
+    """Assemble the report, its plots and the summary from what lies in ``raw``."""
+    likeness = chrf()
+    measured = [Measured(part, figures_of(part, likeness)) for part in load_all(raw)]
+    if not measured:
+        _print(f"no results in {raw}")
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    day = datetime.now(UTC).date().isoformat()
+    stem = f"{day}-decoding"
+    report = Report(measured, _read_tuning(raw), methods, {}, _steps_table(raw))
+    plots = _draw(report, output, stem)
+    report = replace(report, plots=plots)
+    (output / f"{stem}.md").write_text(report.markdown(day), encoding="utf-8")
+    if figures := report.figures("main"):
+        _print(tables.terminal_table(figures))
+        write_summary(output / "summary.json", figures, report.setting())
+    _print(f"wrote {output / stem}.md")
+
+
+def _draw(report: Report, output: Path, stem: str) -> dict[str, str]:
+    """Draw what there are figures for; file names by title."""
+    plots: dict[str, str] = {}
+
+    def file(title: str, name: str) -> Path:
+        plots[title] = f"{stem}-{name}.png"
+        return output / plots[title]
+
+    main = report.figures("main")
+    if main:
+        draw_over_batch(file("Speed-up over batch size", "batch"), over_batch(main))
+    if swept := report.figures("frontier"):
+        draw_frontier(file("Facts kept against speed", "frontier"), frontier(swept))
+    for batch in (1, 8):
+        if figures := report.figures("main", batch):
+            title = f"Accepted lengths, batch {batch}"
+            draw_histograms(file(title, f"accepted-batch{batch}"), histograms(figures))
+            title = f"Time split, batch {batch}"
+            draw_time_splits(file(title, f"time-batch{batch}"), time_splits(figures))
+    return plots
+
+
+def _steps_table(raw: Path) -> str:
+    path = raw / "steps.md"
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--parts", nargs="*", choices=PARTS, default=list(PARTS), help="what to run"
+    )
+    parser.add_argument(
+        "--batch", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="batch sizes"
+    )
+    parser.add_argument("--clips", type=int, help="main part, batch 1 and 8 (default 200)")
+    parser.add_argument("--few-clips", type=int, help="other batches and parts (default 48)")
+    parser.add_argument("--quick", action="store_true", help="a few clips each, to try it out")
+    parser.add_argument("--resume", action="store_true", help="keep parts that have raw results")
+    parser.add_argument("--seed", type=int, default=1, help="corpus seed (the demo takes 0)")
+    parser.add_argument("--tuning-seed", type=int, default=3, help="corpus seed of the tuning part")
+    parser.add_argument("--calibration", help="calibration file (default: the recipe's)")
+    parser.add_argument("--dtype", default="bfloat16", help="of the target")
+    parser.add_argument("--draft-dtype", default="float32", help="of the draft")
+    parser.add_argument("--raw", type=Path, default=ROOT / "benchmarks" / "raw", help="raw results")
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks", help="report folder")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -134,14 +134,16 @@ def _mean_likeness(
 
 
 def _time_split(runs: Sequence[ClipRun], wall_s: float) -> TimeSplit:
-    known = [
-        sum(run.prefill_s for run in runs),
-        sum(run.draft_s for run in runs),
-        sum(run.verify_s for run in runs),
-        sum(run.scoring_s for run in runs),
-    ]
-    shares = [seconds / wall_s if wall_s else 0.0 for seconds in known]
-    return TimeSplit(*shares, other=max(0.0, 1 - sum(shares)))
+    def share(seconds: float) -> float:
+        return seconds / wall_s if wall_s else 0.0
+
+    prefill = share(sum(run.prefill_s for run in runs))
+    draft = share(sum(run.draft_s for run in runs))
+    verify = share(sum(run.verify_s for run in runs))
+    scoring = share(sum(run.scoring_s for run in runs))
+    return TimeSplit(
+        prefill, draft, verify, scoring, other=max(0.0, 1 - prefill - draft - verify - scoring)
+    )
 
 
 def _added_up(histograms: Sequence[Sequence[int]]) -> tuple[int, ...]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 from pipeline.speculation_config import (
@@ -12,10 +11,8 @@ from pipeline.speculation_config import (
     AnchorState,
     Drafter,
     DraftingConfig,
-    FlyConfig,
     PruningPolicy,
     QuantileScope,
-    SafetyConfig,
     SpeculationConfig,
     SpeculationMethod,
 )
@@ -32,16 +29,14 @@ GENERATE = "transformers generate"
 ASSISTED = "transformers assisted"
 
 PAPER_K = 10
-MOST_K = 12
-"""The most that an adaptive method may choose."""
-_EXACT_START, _LOOSE_START = 5, 10
+EXACT_START, LOOSE_START = 5, 10
 _SLOW = 4
 """Methods that are slower than plain decoding, and peers, decode every fourth group."""
 
 _PLAIN = SpeculationConfig(method=SpeculationMethod.NONE)
-_FIXED = DraftingConfig(adaptive=False)
-_PRUNED = DraftingConfig(adaptive=False, keep_ratio=0.1)
-_PAPER_ANCHORS = AnchorConfig(
+FIXED = DraftingConfig()
+PRUNED = DraftingConfig(keep_ratio=0.1)
+PAPER_ANCHORS = AnchorConfig(
     score=AnchorScoreKind.COSINE,
     state=AnchorState.PREDICTING,
     top_n=10,
@@ -84,45 +79,63 @@ class Method:
         return self.speculation.model_copy(update={"num_speculative_tokens": k})
 
 
-def lvspec_settings(calibration: str | None) -> SpeculationConfig:
-    """Method safe with what the calibration says, or with the documented defaults."""
-    return SpeculationConfig(
-        method=SpeculationMethod.SAFE, calibration=calibration, drafting=_FIXED
-    )
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """The calibrated rule: its file, and what it chose that the controls must follow.
+
+    Without a file it is method safe at the documented defaults.
+    """
+
+    path: str | None = None
+    method: SpeculationMethod = SpeculationMethod.SAFE
+    scope: QuantileScope = QuantileScope.BLOCK
+
+    @property
+    def settings(self) -> SpeculationConfig:
+        """As a recipe that names the file would have them, at a fixed K."""
+        return SpeculationConfig(method=self.method, calibration=self.path, drafting=FIXED)
+
+    @property
+    def own_scope(self) -> QuantileScope:
+        """For another score than the calibrated one, of which the file knows no quantiles.
+
+        Ranked among the caption's own scores, the same share is relaxed.
+        """
+        is_calibrated = self.scope is QuantileScope.CALIBRATED
+        return QuantileScope.RUNNING if is_calibrated else self.scope
 
 
-def main_methods(calibration: str | None, scope: QuantileScope) -> list[Method]:
-    """Every method of the main table. ``scope`` is the one that the calibration chose."""
-    exact = SpeculationConfig(method=SpeculationMethod.EXACT, drafting=_FIXED)
-    lvspec = lvspec_settings(calibration)
-    paper = SpeculationConfig(method=SpeculationMethod.PAPER, anchors=_PAPER_ANCHORS)
-    paper_pruned = paper.model_copy(update={"drafting": _PRUNED})
-    paper_whole = paper.model_copy(update={"drafting": _FIXED})
-    by_attention = _PRUNED.model_copy(update={"pruning": PruningPolicy.ATTENTION})
-    ngram = DraftingConfig(adaptive=False, drafter=Drafter.NGRAM)
-    itself = DraftingConfig(adaptive=False, drafter=Drafter.SELF, keep_ratio=0.1)
-    chosen = {"drafting": DraftingConfig(adaptive=True), "num_speculative_tokens": MOST_K}
+def main_methods(calibrated: Calibrated) -> list[Method]:
+    """Every method of the main table."""
+    exact = SpeculationConfig(method=SpeculationMethod.EXACT, drafting=FIXED)
+    lvspec = calibrated.settings
+    paper = SpeculationConfig(method=SpeculationMethod.PAPER, anchors=PAPER_ANCHORS)
+    paper_pruned = paper.model_copy(update={"drafting": PRUNED})
+    paper_whole = paper.model_copy(update={"drafting": FIXED})
+    by_attention = PRUNED.model_copy(update={"pruning": PruningPolicy.ATTENTION})
+    ngram = DraftingConfig(drafter=Drafter.NGRAM)
+    itself = DraftingConfig(drafter=Drafter.SELF, keep_ratio=0.1)
     return [
         Method(PLAIN, "our loop without a draft"),
-        Method(EXACT, "exact chain", exact, start_k=_EXACT_START),
+        Method(EXACT, "exact chain", exact, start_k=EXACT_START),
         Method("exact, K of lvspec", "exact chain at lvspec's K", exact, same_k_as=LVSPEC),
         Method(
             SPECVLM_UNIFORM,
             "exact; the draft sees 10 % of the video tokens, evenly spread",
-            exact.model_copy(update={"drafting": _PRUNED}),
-            start_k=_EXACT_START,
+            exact.model_copy(update={"drafting": PRUNED}),
+            start_k=EXACT_START,
         ),
         Method(
             SPECVLM_ATTENTION,
             "exact; the draft sees the 10 % that the target attends to most",
             exact.model_copy(update={"drafting": by_attention}),
-            start_k=_EXACT_START,
+            start_k=EXACT_START,
         ),
         Method(
             FLY,
             "entropy gate .3, window 6",
-            SpeculationConfig(method=SpeculationMethod.FLY, drafting=_FIXED),
-            start_k=_LOOSE_START,
+            SpeculationConfig(method=SpeculationMethod.FLY, drafting=FIXED),
+            start_k=LOOSE_START,
         ),
         Method(
             "paper",
@@ -136,20 +149,10 @@ def main_methods(calibration: str | None, scope: QuantileScope) -> list[Method]:
             "paper, whole draft, own K",
             "the same, draft not pruned, own best K",
             paper_whole,
-            start_k=_LOOSE_START,
+            start_k=LOOSE_START,
         ),
-        Method(LVSPEC, "method safe, calibrated", lvspec, start_k=_LOOSE_START),
-        random_relaxation(lvspec, scope),
-        Method(
-            "lvspec, adaptive",
-            f"lvspec with K chosen from 0 to {MOST_K}",
-            lvspec.model_copy(update=chosen),
-        ),
-        Method(
-            "exact, adaptive",
-            f"exact chain with K chosen from 0 to {MOST_K}",
-            exact.model_copy(update=chosen),
-        ),
+        Method(LVSPEC, "method safe, calibrated", lvspec, start_k=LOOSE_START),
+        random_relaxation(calibrated),
         oracle_anchors(),
         Method(
             "n-gram",
@@ -176,19 +179,15 @@ def main_methods(calibration: str | None, scope: QuantileScope) -> list[Method]:
     ]
 
 
-def random_relaxation(lvspec: SpeculationConfig, scope: QuantileScope) -> Method:
-    """The control: as many slots relaxed, by chance.
-
-    A calibration knows the quantiles of its own score alone; where lvspec ranks by them, chance is
-    ranked among the caption's own scores, which relaxes the same share.
-    """
-    own_scope = QuantileScope.RUNNING if scope is QuantileScope.CALIBRATED else scope
-    anchors = {"score": AnchorScoreKind.RANDOM, "quantile_scope": own_scope}
+def random_relaxation(calibrated: Calibrated) -> Method:
+    """The control: as many slots relaxed, by chance."""
+    lvspec = calibrated.settings
+    anchors = {"score": AnchorScoreKind.RANDOM, "quantile_scope": calibrated.own_scope}
     return Method(
         RANDOM,
         "lvspec at equal lambda with a random score",
         lvspec.model_copy(update={"anchors": lvspec.anchors.model_copy(update=anchors)}),
-        start_k=_LOOSE_START,
+        start_k=LOOSE_START,
     )
 
 
@@ -203,136 +202,7 @@ def oracle_anchors() -> Method:
     return Method(
         ORACLE,
         "upper bound: anchors by the sample world's own words and facts, lambda 1",
-        SpeculationConfig(method=SpeculationMethod.PAPER, anchors=anchors, drafting=_FIXED),
-        start_k=_LOOSE_START,
+        SpeculationConfig(method=SpeculationMethod.PAPER, anchors=anchors, drafting=FIXED),
+        start_k=LOOSE_START,
         oracle=True,
     )
-
-
-def exactness_methods(k: int) -> list[Method]:
-    """Those whose captions must be the target's own."""
-    wanted = (PLAIN, EXACT, SPECVLM_UNIFORM, SPECVLM_ATTENTION, "n-gram", "self-speculation")
-    wanted = (*wanted, "exact, adaptive", GENERATE, ASSISTED)
-    methods = {m.name: m for m in main_methods(None, QuantileScope.BLOCK)}
-    chosen = [replace(methods[name], every=1, same_k_as=None) for name in wanted]
-    return [replace(m, start_k=None, fixed_k=k) if m.start_k else m for m in chosen]
-
-
-def ablation_methods(calibration: str | None, scope: QuantileScope, k: int) -> list[Method]:
-    """lvspec with one thing changed each; and N on the published rule, which has an N."""
-    base = lvspec_settings(calibration)
-
-    def changed(name: str, **updates: object) -> Method:
-        return Method(name, name, base.model_copy(update=updates), fixed_k=k)
-
-    def anchors(**updates: object) -> AnchorConfig:
-        return base.anchors.model_copy(update=updates)
-
-    own_scope = QuantileScope.RUNNING if scope is QuantileScope.CALIBRATED else scope
-    methods = [
-        Method(PLAIN, "our loop without a draft"),
-        changed(LVSPEC),
-        changed("no PST", anchors=anchors(shift_window=0)),
-        changed("no guards", safety=SafetyConfig(guards=False)),
-        changed("no floor", safety=SafetyConfig(floor_epsilon=0)),
-        changed("no guards, no floor", safety=SafetyConfig(guards=False, floor_epsilon=0)),
-        changed("deferred window 2", safety=SafetyConfig(deferred_window=2)),
-        changed(
-            "draft stops below .4", drafting=_FIXED.model_copy(update={"confidence_threshold": 0.4})
-        ),
-        replace(random_relaxation(base, scope), start_k=None, fixed_k=k),
-    ]
-    methods += [
-        changed(f"scope {each}", anchors=anchors(quantile_scope=each)) for each in QuantileScope
-    ]
-    methods += [
-        changed(f"score {each}", anchors=anchors(score=each, quantile_scope=own_scope))
-        for each in AnchorScoreKind
-        if each is not AnchorScoreKind.RANDOM
-    ]
-    methods += [
-        changed(f"draft sees {ratio:.0%}", drafting=_FIXED.model_copy(update={"keep_ratio": ratio}))
-        for ratio in (0.5, 0.25, 0.1)
-    ]
-    attentive = _PRUNED.model_copy(update={"pruning": PruningPolicy.ATTENTION})
-    methods.append(changed("draft sees 10%, by attention", drafting=attentive))
-    methods += [_paper_at(f"paper, N {n}", top_n=n) for n in (1, 10, 100)]
-    methods.append(_paper_at("paper, no PST", shift_window=0))
-    return methods
-
-
-def _paper_at(name: str, **anchors: object) -> Method:
-    settings = SpeculationConfig(
-        method=SpeculationMethod.PAPER,
-        anchors=_PAPER_ANCHORS.model_copy(update=anchors),
-        drafting=_FIXED,
-    )
-    return Method(name, f"{name}, draft not pruned", settings, fixed_k=PAPER_K)
-
-
-LAMBDAS = (0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
-FLY_THRESHOLDS = (0.0, 0.1, 0.3, 0.5, 0.8)
-
-
-def frontier_methods(calibration: str | None, scope: QuantileScope, k: int) -> list[Method]:
-    """Facts kept against speed: lvspec, the paper's rule and chance over lambda, FLy over its
-    threshold.
-
-    A name is ``<family> @ <value>``; families of one value are single points.
-    """
-    lvspec = lvspec_settings(calibration)
-    chance = random_relaxation(lvspec, scope).speculation
-    methods = [
-        Method(PLAIN, "our loop without a draft"),
-        Method(
-            EXACT, "exact chain", SpeculationConfig(drafting=_FIXED), fixed_k=min(k, _EXACT_START)
-        ),
-        replace(oracle_anchors(), start_k=None, fixed_k=k),
-    ]
-    for family, base in ((LVSPEC, lvspec), (RANDOM, chance)):
-        methods += [
-            Method(
-                f"{family} @ {value:g}",
-                f"{family}, lambda {value:g}",
-                _with_lambda(base, value),
-                fixed_k=k,
-            )
-            for value in LAMBDAS
-        ]
-    methods += [
-        replace(_paper_at(f"paper @ {value:g}", relaxed_share=value), fixed_k=k)
-        for value in (0.3, 0.5, 0.7, 0.9)
-    ]
-    methods += [
-        Method(
-            f"{FLY} @ {value:g}",
-            f"FLy, entropy threshold {value:g}",
-            SpeculationConfig(
-                method=SpeculationMethod.FLY,
-                drafting=_FIXED,
-                fly=FlyConfig(entropy_threshold=value),
-            ),
-            fixed_k=k,
-        )
-        for value in FLY_THRESHOLDS
-    ]
-    return methods
-
-
-def _with_lambda(base: SpeculationConfig, value: float) -> SpeculationConfig:
-    anchors = base.anchors.model_copy(update={"relaxed_share": value})
-    return base.model_copy(update={"anchors": anchors})
-
-
-def chosen_k(method: Method, tuned: dict[str, int]) -> int | None:
-    """The K that a method runs at; one that is not tuned yet starts where its tuning would."""
-    if method.fixed_k is not None:
-        return method.fixed_k
-    if method.same_k_as is not None:
-        return tuned.get(method.same_k_as, _LOOSE_START)
-    return None if method.start_k is None else tuned.get(method.name, method.start_k)
-
-
-def names(methods: Sequence[Method]) -> list[str]:
-    """Of the methods, in order."""
-    return [method.name for method in methods]
