@@ -110,12 +110,15 @@ def _interrupt_on_signals() -> None:
 
 
 def _request(config: RunConfig, options: JobOptions) -> RunRequest:
-    """Pin the models, so that the digest says exactly what captions."""
-    models = config.models
-    pinned = models.model_copy(
+    """Pin the models, so that the digest says exactly what captions.
+
+    A draft that the method does not ask is dropped: no captioner loads it.
+    """
+    draft = config.effective_draft
+    pinned = config.models.model_copy(
         update={
-            "target": pin_revision(models.target),
-            "draft": pin_revision(models.draft) if models.draft else None,
+            "target": pin_revision(config.models.target),
+            "draft": pin_revision(draft) if draft else None,
         }
     )
     config = config.model_copy(update={"models": pinned})

@@ -192,6 +192,28 @@ def test_a_run_id_is_used_once(
     assert metrics.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("flag", "is_loaded"),
+    [
+        ("--speculation.method=none", False),
+        ("--speculation.drafting.drafter=ngram", False),
+        ("--speculation.method=exact", True),
+    ],
+)
+def test_a_draft_that_is_not_asked_is_not_loaded(
+    job: Callable[..., int], flag: str, is_loaded: bool
+) -> None:
+    """A pair's recipe without speculation must not take the draft's memory too."""
+    seen: list[RunConfig] = []
+
+    def look(config: RunConfig, videos: list[PlannedVideo]) -> Iterator[CaptionRecord]:
+        seen.append(config)
+        return caption_all(config, videos)
+
+    assert job(look, flag) == 0
+    assert (seen[0].models.draft is not None) is is_loaded
+
+
 def test_run_ids_of_one_second_differ() -> None:
     """Two jobs that a scheduler starts together have a folder each."""
     run_ids = {new_run_id() for _ in range(20)}

@@ -46,10 +46,12 @@ class Clock:
         return now_s
 
 
-def stage(target=None, clock=None, kv_cache_memory_bytes=None, **speculation):
+def stage(
+    target=None, clock=None, kv_cache_memory_bytes=None, token_sample_share=0.0, **speculation
+):
     config = RunConfig(
         input=InputConfig(uri="/videos"),
-        output=OutputConfig(uri="/captions"),
+        output=OutputConfig(uri="/captions", token_sample_share=token_sample_share),
         models=ModelsConfig(target=ModelConfig(name="t"), draft=ModelConfig(name="d")),
         prompt=PromptConfig(text="What happens?"),
         generation=GenerationConfig(max_tokens=20, kv_cache_memory_bytes=kv_cache_memory_bytes),
@@ -139,3 +141,12 @@ def test_a_plain_comparison_passes_through_and_is_no_work_of_the_captioner():
 def test_without_comparison_there_is_none():
     *records, _ = stage()(CLIPS)
     assert [record.caption.plain for record in records] == [None] * len(CLIPS)
+
+
+def test_a_token_sample_says_why_each_token_is_there():
+    """With the text of each token alone, for people; other captions carry none of it."""
+    for record in stage(token_sample_share=1.0)(CLIPS)[:-1]:
+        caption = record.caption
+        assert tuple(d.token_id for d in caption.decisions) == caption.token_ids
+        assert " ".join(d.text for d in caption.decisions if d.text) == caption.text
+    assert all(record.caption.decisions == () for record in stage()(CLIPS)[:-1])
