@@ -10,9 +10,9 @@ from typing import Protocol
 class RoundObservation:
     """One round of all running rows: what was asked, what came of it, and what it took.
 
-    asked is the policy's number. Per row that could draft: drafted and accepted tokens. draft_s is
-    the proposer's time (what it had to catch up on included), verify_s the target's, round_s all of
-    the round. num_ended rows ended in it. Since the round before, the proposer took prompt_s to
+    asked is the policy's number. Per row that wanted drafts: drafted and accepted tokens. draft_s
+    is the proposer's time (what it had to catch up on included), verify_s the target's, round_s all
+    of the round. num_ended rows ended in it. Since the round before, the proposer took prompt_s to
     read prompts, of which num_prompts_read were completed.
     """
 
