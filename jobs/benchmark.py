@@ -25,12 +25,6 @@ from pipeline.benchmark.competition import Competition, Rates, best_ks
 from pipeline.benchmark.figures import figures_of
 from pipeline.benchmark.hardware import hardware
 from pipeline.benchmark.methods import LOOSE_START, LVSPEC, Calibrated, Method, main_methods
-from pipeline.benchmark.plots import (
-    draw_frontier,
-    draw_histograms,
-    draw_over_batch,
-    draw_time_splits,
-)
 from pipeline.benchmark.report import Measured, Report
 from pipeline.benchmark.runs import Setting, load_all, save
 from pipeline.benchmark.series import frontier, histograms, over_batch, time_splits
@@ -294,7 +288,12 @@ def _report(raw: Path, output: Path, methods: Sequence[Method]) -> None:
 
 
 def _draw(report: Report, output: Path, stem: str) -> dict[str, str]:
-    """Draw what there are figures for; file names by title."""
+    """Draw what there are figures for; file names by title. Nothing without matplotlib."""
+    try:
+        from pipeline.benchmark import plots as drawing
+    except ImportError:
+        _print("no plots: matplotlib is not installed (make bench installs it)")
+        return {}
     plots: dict[str, str] = {}
 
     def file(title: str, name: str) -> Path:
@@ -303,15 +302,15 @@ def _draw(report: Report, output: Path, stem: str) -> dict[str, str]:
 
     main = report.figures("main")
     if main:
-        draw_over_batch(file("Speed-up over batch size", "batch"), over_batch(main))
+        drawing.draw_over_batch(file("Speed-up over batch size", "batch"), over_batch(main))
     if swept := report.figures("frontier"):
-        draw_frontier(file("Facts kept against speed", "frontier"), frontier(swept))
+        drawing.draw_frontier(file("Facts kept against speed", "frontier"), frontier(swept))
     for batch in (1, 8):
         if figures := report.figures("main", batch):
             title = f"Accepted lengths, batch {batch}"
-            draw_histograms(file(title, f"accepted-batch{batch}"), histograms(figures))
+            drawing.draw_histograms(file(title, f"accepted-batch{batch}"), histograms(figures))
             title = f"Time split, batch {batch}"
-            draw_time_splits(file(title, f"time-batch{batch}"), time_splits(figures))
+            drawing.draw_time_splits(file(title, f"time-batch{batch}"), time_splits(figures))
     return plots
 
 

@@ -44,7 +44,7 @@ class GenerateContestant:
         inputs = self._inputs(clips)
         ends: list[float] = []
         hook = self.target.model.register_forward_hook(lambda *_: ends.append(perf_counter()))
-        options = {} if self.assistant is None else {"assistant_model": self.assistant.model}
+        options = self._options()
         started = perf_counter()
         try:
             with torch.inference_mode():
@@ -73,6 +73,16 @@ class GenerateContestant:
             )
             for place, token_ids in enumerate(captions)
         ]
+
+    def _options(self) -> dict[str, Any]:
+        """Padding of the embeddings is no token, so it is suppressed where there is any."""
+        options: dict[str, Any] = {}
+        if self.assistant is not None:
+            options["assistant_model"] = self.assistant.model
+        num_embeddings = self.target.model.config.text_config.vocab_size
+        if padding := list(range(self.target.vocab_size, num_embeddings)):
+            options["suppress_tokens"] = padding
+        return options
 
     def _inputs(self, clips: Sequence[BenchmarkClip]) -> dict[str, Any]:
         lengths = {clip.request.target.num_tokens for clip in clips}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib import pyplot as plt
+from matplotlib.ticker import MaxNLocator
 
 from pipeline.benchmark.figures import TimeSplit
 from pipeline.benchmark.series import Line, crossover
@@ -74,6 +75,7 @@ def draw_histograms(path: Path, shares: Mapping[str, Sequence[float]]) -> None:
     for axes, (name, of_method) in zip(grid.flat, shares.items()):
         axes.bar(range(len(of_method)), of_method)
         axes.set_title(name, fontsize="small")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.supxlabel("accepted drafted tokens of a target step")
     figure.supylabel("share of target steps")
     _save(figure, path)
