@@ -104,9 +104,9 @@ class Run:
         starts: dict[str, int] = {}
         for batch in sorted(self._arguments.batch):
             if not (self._arguments.resume and batch in tuned):
-                clips = bench.clips(self._sizes.tuned(batch))
+                clips, warm_up = bench.clips(self._sizes.tuned(batch), batch)
                 methods = main_methods(self._calibrated)
-                tuned[batch] = bench.competition.tune(methods, clips, batch, starts)
+                tuned[batch] = bench.competition.tune(methods, clips, warm_up, batch, starts)
                 _write_tuning(self._arguments.raw, tuned)
             starts = best_ks(tuned[batch])
 
@@ -155,8 +155,9 @@ class Run:
             _print(f"{part}, batch {batch}: already there")
             return
         bench = self._bench(dtype=dtype)
-        clips = bench.clips(num_clips)
-        _print(f"wrote {save(raw, bench.competition.run(part, methods, clips, batch, tuned))}")
+        clips, warm_up = bench.clips(num_clips, batch)
+        runs = bench.competition.run(part, methods, clips, warm_up, batch, tuned)
+        _print(f"wrote {save(raw, runs)}")
 
     def _bench(self, seed: int | None = None, dtype: str | None = None) -> Bench:
         arguments = self._arguments
@@ -196,11 +197,12 @@ class Bench:
             target, draft, self._config.generation, self._config.prompt, setting, _print
         )
 
-    def clips(self, num_clips: int) -> list[BenchmarkClip]:
-        """The first clips of the corpus."""
-        if len(self._clips) < num_clips:
-            self._clips = list(self._made(num_clips))
-        return self._clips[:num_clips]
+    def clips(self, num_clips: int, batch: int) -> tuple[list[BenchmarkClip], list[BenchmarkClip]]:
+        """The first clips of the corpus, and a batch of others to warm up on."""
+        wanted = num_clips + batch
+        if len(self._clips) < wanted:
+            self._clips = list(self._made(wanted))
+        return self._clips[:num_clips], self._clips[num_clips:wanted]
 
     def _made(self, num_clips: int) -> Iterator[BenchmarkClip]:
         with tempfile.TemporaryDirectory(prefix="lvspec-bench-") as folder:

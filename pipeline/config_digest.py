@@ -74,11 +74,11 @@ SPECULATION_FIELDS: dict[SpeculationMethod, set[str]] = {
     SpeculationMethod.SAFE: {"method", _NUM_TOKENS, "anchors", "safety"},
     SpeculationMethod.FLY: {"method", _NUM_TOKENS, "fly"},
 }
-_MODEL_FIELDS = {"drafter", "keep_ratio", "pruning", "confidence_threshold"}
+_MODEL_FIELDS = {"drafter", "adaptive", "keep_ratio", "pruning", "confidence_threshold"}
 DRAFTING_FIELDS: dict[Drafter, set[str]] = {
     Drafter.MODEL: _MODEL_FIELDS,
     Drafter.SELF: _MODEL_FIELDS,
-    Drafter.NGRAM: {"drafter", "prompt_lookup_max", "prompt_lookup_min"},
+    Drafter.NGRAM: {"drafter", "adaptive", "prompt_lookup_max", "prompt_lookup_min"},
 }
 
 
@@ -109,13 +109,20 @@ def _speculation_meaning(speculation: SpeculationConfig) -> dict[str, Any]:
     if method is SpeculationMethod.NONE:
         return meaning
     drafting = speculation.drafting
+    ineffective = {"pruning"} if drafting.keep_ratio == 1 else set()
+    if not drafting.adaptive:  # came later: data sets of fixed lengths keep their digest
+        ineffective.add("adaptive")
     meaning["drafting"] = drafting.model_dump(
         mode="json",
         include=DRAFTING_FIELDS[drafting.drafter],
-        exclude={"pruning"} if drafting.keep_ratio == 1 else None,
+        exclude=ineffective,
     )
-    # without anchors, all that a calibration gives is the number of tokens
-    is_calibrated = method.has_anchors or speculation.num_speculative_tokens is None
+    fidelity = speculation.fidelity
+    may_tighten = method.is_loose and fidelity.shadow_share > 0 and fidelity.min_facts_kept > 0
+    if may_tighten:
+        meaning["fidelity"] = fidelity.model_dump(mode="json")
+    # without anchors, all that a calibration gives is the number of tokens, and what facts are
+    is_calibrated = method.has_anchors or may_tighten or speculation.num_speculative_tokens is None
     if speculation.calibration is not None and is_calibrated:
         meaning["calibration"] = calibration_digest(Path(speculation.calibration))
     return meaning

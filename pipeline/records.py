@@ -173,10 +173,15 @@ class PlainComparison:
 
 @dataclass(frozen=True, slots=True)
 class ShadowComparison:
-    """The same clip decoded exactly beside it: whether loose decoding changed its caption."""
+    """The same clip decoded exactly beside it: what loose decoding changed in its caption.
+
+    facts_kept is the F1 (0 to 1) of the caption's facts against the exact caption's, as
+    pipeline/decoding/facts.py tells them; None where there was nothing to tell facts by.
+    """
 
     equal: bool
     output_tokens: int
+    facts_kept: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,9 @@ class DraftingConfig(Section):
     """uniform: evenly spread; attention: those that the target attends to most."""
     confidence_threshold: float = Field(default=0.0, ge=0, lt=1)
     """A draft stops once its own probability of a token falls below this; 0 never stops it."""
+    adaptive: bool = False
+    """Choose each round's number of tokens, 0 to num_speculative_tokens, from measured costs and
+    acceptance. Loose captions then depend on how fast the machine was."""
     prompt_lookup_max: int = Field(default=4, ge=1)
     """ngram: longest suffix that is looked up, tokens."""
     prompt_lookup_min: int = Field(default=2, ge=1)
@@ -163,10 +166,16 @@ class FlyConfig(Section):
 
 
 class FidelityConfig(Section):
-    """What loose decoding costs: a share of clips is also decoded exactly, to compare."""
+    """The promise on what loose decoding costs; a share of clips is also decoded exactly."""
 
     shadow_share: float = Field(default=0.0, ge=0, le=1)
-    """Share of clips (chosen by clip_id) also decoded exactly; the rows tell if text differs."""
+    """Share of clips (chosen by clip_id) also decoded exactly, to track the facts kept; 0 tracks
+    and promises nothing."""
+    min_facts_kept: float = Field(default=0.998, ge=0, le=1)
+    """Least mean share of facts kept: lambda is tightened, down to exact decoding, when shadows
+    show less. Facts are told by the calibration's lexicon; 0 promises nothing and needs none."""
+    min_clips: int = Field(default=20, ge=1)
+    """Shadowed clips before the promise is judged."""
 
 
 class SpeculationConfig(Section):
@@ -195,9 +204,7 @@ class SpeculationConfig(Section):
     @property
     def needs_draft_model(self) -> bool:
         """Whether models.draft proposes tokens."""
-        return (
-            self.method is not SpeculationMethod.NONE and self.drafting.drafter is Drafter.MODEL
-        )
+        return self.method is not SpeculationMethod.NONE and self.drafting.drafter is Drafter.MODEL
 
     @model_validator(mode="after")
     def _anchors_have_their_calibration(self) -> Self:

@@ -64,6 +64,7 @@ class Competition:
         part: str,
         methods: Sequence[Method],
         clips: Sequence[BenchmarkClip],
+        warm_up: Sequence[BenchmarkClip],
         batch: int,
         tuned: Mapping[str, int],
     ) -> PartRuns:
@@ -84,7 +85,8 @@ class Competition:
                 self.print_line(f"{part}: {method.name} refuses: {refused[method.name]}")
             else:
                 entries[method.name] = Entry(contestant, method.every)
-        outcome = decode_in_turn(entries, clips, batch, f"{part}, batch {batch}", self.print_line)
+        label = f"{part}, batch {batch}"
+        outcome = decode_in_turn(entries, clips, warm_up, batch, label, self.print_line)
         refused |= outcome.refused
         return PartRuns(
             part=part,
@@ -106,6 +108,7 @@ class Competition:
         self,
         methods: Sequence[Method],
         clips: Sequence[BenchmarkClip],
+        warm_up: Sequence[BenchmarkClip],
         batch: int,
         starts: Mapping[str, int],
     ) -> Rates:
@@ -122,7 +125,7 @@ class Competition:
             label = f"tuning, batch {batch}, {method.name}"
             try:
                 rates[method.name] = tune(
-                    contestant_at, clips, batch, start, label, self.print_line
+                    contestant_at, clips, warm_up, batch, start, label, self.print_line
                 )
             except ValueError as error:
                 self.print_line(f"{label}: refuses: {error}")

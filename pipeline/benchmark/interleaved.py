@@ -45,11 +45,12 @@ def group_size(batch: int) -> int:
 def decode_in_turn(
     entries: Mapping[str, Entry],
     clips: Sequence[BenchmarkClip],
+    warm_up: Sequence[BenchmarkClip],
     batch: int,
     label: str,
     print_line: Print,
 ) -> Outcome:
-    """Decode all clips by all entries; a first batch warms each up unseen.
+    """Decode all clips by all entries, which warm up on others: some remember what they captioned.
 
     An entry that raises ValueError or NotImplementedError while it warms up has refused.
     """
@@ -57,7 +58,7 @@ def decode_in_turn(
     runs: dict[str, list[ClipRun]] = {}
     for name, entry in entries.items():
         try:
-            entry.contestant.caption(clips[:batch], 0)
+            entry.contestant.caption(warm_up, 0)
         except (ValueError, NotImplementedError) as error:
             refused[name] = f"{type(error).__name__}: {error}"
             print_line(f"{label}: {name} refuses: {refused[name]}")

@@ -24,6 +24,10 @@ DecodeText = Callable[[Sequence[int]], str]
 _WORD = re.compile(r"[a-z]+")
 _PLACES = frozenset(["first", "second", "other"])
 """Words that say which thing a fact is about."""
+_BEGINNINGS = frozenset(
+    word[:length] for word in VISUAL_WORDS for length in range(2, len(word))
+) - {"on"}
+"""Pieces of a visual word that is cut off, or that a token begins; "on" is a word of its own."""
 _CONTEXT_WORDS = 3
 """A fact is told from an idiom by what follows: where fewer words follow, every visual word is
 taken for a fact."""
@@ -40,7 +44,9 @@ def touches_fact(text: str, start: int, end: int) -> bool:
         if any(low < word.end() and word.start() < high for low, high in spans):
             return True
         is_near_end = len(words) - place <= _CONTEXT_WORDS
-        if word.group() in _PLACES or (is_near_end and word.group() in VISUAL_WORDS):
+        if word.group() in _PLACES or word.group() in _BEGINNINGS:
+            return True
+        if is_near_end and word.group() in VISUAL_WORDS:
             return True
     return False
 

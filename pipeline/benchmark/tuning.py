@@ -29,6 +29,7 @@ def best_of(rates: dict[int, float]) -> int:
 def tune(
     contestant_at: Callable[[int], Contestant],
     clips: Sequence[BenchmarkClip],
+    warm_up: Sequence[BenchmarkClip],
     batch: int,
     start: int,
     label: str,
@@ -43,7 +44,7 @@ def tune(
     best = min(CANDIDATES, key=lambda k: abs(k - start))
     while missing := [k for k in _with_neighbours(best) if k not in rates]:
         entries = {str(k): Entry(contestant_at(k)) for k in missing}
-        outcome = decode_in_turn(entries, clips, batch, label, lambda line: None)
+        outcome = decode_in_turn(entries, clips, warm_up, batch, label, lambda line: None)
         if outcome.refused:
             raise ValueError(next(iter(outcome.refused.values())))
         rates |= {int(name): tokens_per_s(runs) for name, runs in outcome.runs.items()}

@@ -102,6 +102,7 @@ CAPTIONS = pa.schema(
             relaxed_share=pa.float64(),
             shadow_equal=pa.bool_(),
             shadow_output_tokens=pa.int32(),
+            shadow_facts_kept=pa.float64(),
             tokens=pa.list_(_TOKEN),
         ),
         *_RUN,
@@ -201,6 +202,7 @@ def caption_row(record: CaptionRecord, labels: RunLabels, created_at: datetime) 
         "relaxed_share": caption.relaxed_share,
         "shadow_equal": shadow.equal if shadow else None,
         "shadow_output_tokens": shadow.output_tokens if shadow else None,
+        "shadow_facts_kept": shadow.facts_kept if shadow else None,
         "tokens": [_token(decision) for decision in caption.decisions] or None,
         **_run_columns(record.attempt, labels, created_at),
     }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from typing import Any
 
+from pipeline.bounded_mean import interval
 from pipeline.records import CaptionerTiming, CaptionRecord, DecodingStats, Failure, PlainComparison
 from pipeline.statistics import bootstrap, share, speed_up
 
@@ -40,6 +41,22 @@ class ShadowSummary:
     """Upper end."""
     length_ratio: float
     """Output tokens, loose over exact; over all these clips together."""
+    facts_kept: tuple[FactsKept, ...]
+    """By lambda, the greatest first; empty where there was nothing to tell facts by."""
+
+
+@dataclass(frozen=True, slots=True)
+class FactsKept:
+    """What the captions of one lambda kept of the exact captions' facts (F1, mean over clips)."""
+
+    relaxed_share: float | None
+    """None where the method has no lambda."""
+    num_clips: int
+    mean: float
+    low: float
+    """Lower end of the 95 % interval of pipeline/bounded_mean.py."""
+    high: float
+    """Upper end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +133,7 @@ class SummaryBuilder:
         self._relaxed_shares: set[float] = set()
         self._compared: list[tuple[DecodingStats, PlainComparison]] = []
         self._shadows: Counter[str] = Counter()
+        self._facts_kept: defaultdict[float | None, Counter[float]] = defaultdict(Counter)
 
     def add(self, outcome: CaptionRecord | Failure) -> None:
         """Count one outcome."""
@@ -141,6 +159,8 @@ class SummaryBuilder:
             self._shadows["equal"] += caption.shadow.equal
             self._shadows["loose_tokens"] += stats.output_tokens
             self._shadows["exact_tokens"] += caption.shadow.output_tokens
+            if caption.shadow.facts_kept is not None:
+                self._facts_kept[caption.relaxed_share][caption.shadow.facts_kept] += 1
 
     def add_timing(self, timing: CaptionerTiming) -> None:
         """Count one call of a captioner."""
@@ -186,6 +206,12 @@ class SummaryBuilder:
             equal_share_low=equal.low,
             equal_share_high=equal.high,
             length_ratio=_ratio(self._shadows["loose_tokens"], self._shadows["exact_tokens"]),
+            facts_kept=tuple(
+                _facts_kept(relaxed_share, values)
+                for relaxed_share, values in sorted(
+                    self._facts_kept.items(), key=lambda item: item[0] or 0.0, reverse=True
+                )
+            ),
         )
 
 
@@ -226,6 +252,13 @@ def summarize_plain(compared: Sequence[tuple[DecodingStats, PlainComparison]]) -
         speed_up_low=ratio.low,
         speed_up_high=ratio.high,
     )
+
+
+def _facts_kept(relaxed_share: float | None, values: Counter[float]) -> FactsKept:
+    num_clips = values.total()
+    mean = sum(value * count for value, count in values.items()) / num_clips
+    low, high = interval(values)
+    return FactsKept(relaxed_share, num_clips, mean, low, high)
 
 
 def _ratio(over: float, under: float) -> float:

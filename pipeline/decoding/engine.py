@@ -11,6 +11,8 @@ from dataclasses import replace
 
 from pipeline.config import GenerationConfig, SpeculationConfig
 from pipeline.decoding.clip_share import Purpose, hash64, is_chosen
+from pipeline.decoding.facts import FactExtractor
+from pipeline.decoding.fidelity import FidelityReport
 from pipeline.decoding.inflight import InFlightBatch
 from pipeline.decoding.length_policy import NO_DRAFTS
 from pipeline.decoding.method import DecodingMethod
@@ -20,7 +22,7 @@ from pipeline.decoding.score_choice import ScoreOfRow
 from pipeline.decoding.sessions import DecodingModel, SessionPair
 from pipeline.decoding.task import Answer, Task, compare_with_exact, compare_with_plain
 from pipeline.decoding.waiting import Waiting
-from pipeline.records import Caption
+from pipeline.records import Caption, ShadowComparison
 
 _MAX_SET_ASIDE_ROUNDS = 4
 """Requests that wait to be compared with plain decoding, in batches of max_num_seqs."""
@@ -32,7 +34,8 @@ class CaptionEngine:
     It keeps one session per model, so that steady work allocates nothing. Not thread-safe. Raises
     ValueError if the method needs a draft that there is not. ``token_sample_share`` is the share of
     clips (chosen by clip_id) whose captions say why each token is there. ``score_of_row`` replaces
-    the configured anchor score, for scores that no recipe can name (an oracle).
+    the configured anchor score, for scores that no recipe can name (an oracle), and ``facts`` the
+    lexicon's way to tell facts, where a better one is known.
     """
 
     def __init__(
@@ -43,8 +46,9 @@ class CaptionEngine:
         speculation: SpeculationConfig,
         token_sample_share: float = 0.0,
         score_of_row: ScoreOfRow | None = None,
+        facts: FactExtractor | None = None,
     ) -> None:
-        self._method = DecodingMethod(target, draft, generation, speculation, score_of_row)
+        self._method = DecodingMethod(target, draft, generation, speculation, score_of_row, facts)
         self._sessions = SessionPair(
             target,
             self._method.drafting_model,
@@ -60,6 +64,11 @@ class CaptionEngine:
         self._generation = generation
         self._speculation = speculation
         self._token_sample_share = token_sample_share
+
+    @property
+    def fidelity(self) -> FidelityReport | None:
+        """What shadows showed so far, and the lambda that they led to; None of exact methods."""
+        return self._method.budget.report() if self._method.budget else None
 
     def caption(self, requests: Sequence[CaptionRequest]) -> list[Caption]:
         """Caption the requests, in order.
@@ -163,8 +172,9 @@ class CaptionEngine:
         with_decisions = is_chosen(
             task.request.clip_id, self._token_sample_share, Purpose.TOKEN_SAMPLE
         )
-        task.relaxed_share = self._method.relaxed_share
-        rule = self._method.row_rule(task.relaxed_share)
+        task.rung = self._method.rung
+        task.has_shadow = task.has_shadow and not task.rung.is_exact
+        rule = self._method.row_rule(task.rung)
         jobs = [DecodingJob(task.request, rule, with_decisions=with_decisions)]
         if task.has_shadow:
             jobs.append(DecodingJob(task.request, self._method.exact_rule, is_shadow=True))
@@ -218,7 +228,17 @@ class CaptionEngine:
             row.token_ids,
             row.finish_reason,
             row.stats,
-            shadow=compare_with_exact(row, task.shadow) if task.shadow else None,
-            relaxed_share=task.relaxed_share,
+            shadow=self._compare_with_shadow(task, row),
+            relaxed_share=task.rung.relaxed_share,
             decisions=tuple(decisions),
         )
+
+    def _compare_with_shadow(self, task: Task, row: DecodedRow) -> ShadowComparison | None:
+        """Compare, and let the budget know."""
+        if task.shadow is None:
+            return None
+        kept = self._method.facts_kept(row, task.shadow)
+        comparison = compare_with_exact(row, task.shadow, kept)
+        if self._method.budget and kept is not None:
+            self._method.budget.observe(task.rung, kept, differs=not comparison.equal)
+        return comparison

@@ -2,10 +2,10 @@
 
 Some clips are decoded exactly too (shadows), and the facts that their loose captions kept are
 judged. The promise is on the mean over clips. A step down the ladder is taken when the evidence
-that the mean is below the promise is 10 to 1 (bounded_mean.py): then, however often one looks, a
-step down that is not due happens in at most one of ten runs, if the true mean is just what was
-promised, and hardly ever if it is better. Waiting for the mean itself to be below would be wrong in
-half of such runs; waiting for an interval around it costs clips while facts are lost.
+that the mean is below the promise is 10 to 1 (pipeline/bounded_mean.py): then, however often one
+looks, a step down that is not due happens in at most one of ten runs, if the true mean is just what
+was promised, and hardly ever if it is better. Waiting for the mean itself to be below would be
+wrong in half of such runs; waiting for an interval around it costs clips while facts are lost.
 
 Each rung begins without a past, as its lambda keeps other facts. A run never goes up again: a rung
 was left for a reason, and the shadows that could clear it are not decoded any more.
@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pipeline.decoding.bounded_mean import evidence_below, interval
+from pipeline.bounded_mean import evidence_below, interval
 
 _ENOUGH_EVIDENCE = 10.0
 _LAMBDA_STEPS = (1.0, 0.75, 0.5, 0.25)
@@ -32,6 +32,8 @@ class Rung:
 
 
 EXACT_RUNG = Rung(0.0, is_exact=True)
+LOSSLESS = Rung(None, is_exact=True)
+"""Of methods that are exact anyway."""
 
 
 def ladder(relaxed_share: float | None) -> tuple[Rung, ...]:

@@ -7,12 +7,16 @@ from pathlib import Path
 from pipeline.config import GenerationConfig, SpeculationConfig, SpeculationMethod
 from pipeline.decoding.acceptance import RowRule
 from pipeline.decoding.calibration import load_calibration, resolve
+from pipeline.decoding.draft_length import AdaptiveLength
+from pipeline.decoding.facts import FactExtractor, VisualWords, facts_kept
+from pipeline.decoding.fidelity import LOSSLESS, FidelityBudget, Rung, ladder
 from pipeline.decoding.length_policy import DraftLengthPolicy, FixedLength
 from pipeline.decoding.model_proposer import ModelProposer
 from pipeline.decoding.ngram_proposer import NgramProposer
 from pipeline.decoding.proposer import Proposer
 from pipeline.decoding.pruning import prune
 from pipeline.decoding.request import CaptionRequest
+from pipeline.decoding.row import DecodedRow
 from pipeline.decoding.rules import Rules, Vocabulary
 from pipeline.decoding.score_choice import ScoreOfRow, taps_for
 from pipeline.decoding.session import DecodeSession, ModelInputs, PrefillOutput, Taps
@@ -23,8 +27,10 @@ from pipeline.speculation_config import Drafter, PruningPolicy
 class DecodingMethod:
     """What the configuration says of one engine, made once and used for all its batches.
 
-    Raises ValueError if the method needs a draft model that there is not, or one of another
-    vocabulary.
+    ``score_of_row`` replaces the configured anchor score, ``facts`` the lexicon's way to tell facts
+    (CaptionEngine says what for). ``lengths`` and ``budget`` learn as rows are decoded. Raises
+    ValueError if the method needs a draft model that there is not, or one of another vocabulary,
+    or if there is a promise on facts and nothing to tell facts by.
     """
 
     def __init__(
@@ -34,6 +40,7 @@ class DecodingMethod:
         generation: GenerationConfig,
         speculation: SpeculationConfig,
         score_of_row: ScoreOfRow | None = None,
+        facts: FactExtractor | None = None,
     ) -> None:
         drafting = speculation.drafting
         method = speculation.method
@@ -75,6 +82,14 @@ class DecodingMethod:
         )
         num_tokens = speculation.num_speculative_tokens or 0
         self.lengths: DraftLengthPolicy = FixedLength(num_tokens if self.speculates else 0)
+        if self.speculates and drafting.adaptive:
+            self.lengths = AdaptiveLength(num_tokens)
+        self._decode_text = target.decode_text
+        self._facts = facts
+        has_shadows = self.is_loose and speculation.fidelity.shadow_share > 0
+        if facts is None and has_shadows and calibration is not None and lexicon is not None:
+            self._facts = VisualWords(target.token_texts(), lexicon, calibration.visual_threshold)
+        self.budget = self._fidelity_budget() if self.is_loose else None
         self._ngram: NgramProposer | None = None
         if self.speculates and drafting.drafter is Drafter.NGRAM:
             self._ngram = NgramProposer(
@@ -98,19 +113,27 @@ class DecodingMethod:
         return self._speculation.drafting.keep_ratio
 
     @property
-    def relaxed_share(self) -> float | None:
-        """The lambda in force; None if the method has none."""
-        has_anchors = self._speculation.method in (SpeculationMethod.PAPER, SpeculationMethod.SAFE)
-        return self._speculation.anchors.relaxed_share if has_anchors else None
+    def rung(self) -> Rung:
+        """How loosely rows that are admitted now are decoded."""
+        return self.budget.rung if self.budget else LOSSLESS
+
+    def facts_kept(self, row: DecodedRow, exact: DecodedRow) -> float | None:
+        """Of the exact row's facts; None where there is nothing to tell facts by."""
+        if self._facts is None:
+            return None
+        loose, strict = (
+            self._facts(ids, self._decode_text(ids)) for ids in (row.token_ids, exact.token_ids)
+        )
+        return facts_kept(loose, strict)
 
     @property
     def exact_rule(self) -> RowRule:
         """The lossless rule, of shadows and of plain decoding too."""
         return self._rules.exact
 
-    def row_rule(self, relaxed_share: float | None) -> RowRule:
-        """The method's rule for a row, with the lambda in force."""
-        return self._rules.of(relaxed_share)
+    def row_rule(self, rung: Rung) -> RowRule:
+        """The method's rule for a row."""
+        return self._rules.exact if rung.is_exact else self._rules.of(rung.relaxed_share)
 
     def proposer(self, draft_session: DecodeSession | None) -> Proposer | None:
         """What proposes tokens in one batch; None: nothing does."""
@@ -124,6 +147,18 @@ class DecodingMethod:
             temperature=self._generation.temperature,
             seed=self._generation.seed,
         )
+
+    def _fidelity_budget(self) -> FidelityBudget:
+        fidelity = self._speculation.fidelity
+        if fidelity.shadow_share > 0 and fidelity.min_facts_kept > 0 and self._facts is None:
+            raise ValueError(
+                "speculation.fidelity.min_facts_kept needs speculation.calibration, by whose "
+                "lexicon facts are told: name one (jobs/calibrate.py), or set min_facts_kept to 0 "
+                "to compare captions only"
+            )
+        has_lambda = self._speculation.method.has_anchors
+        relaxed_share = self._speculation.anchors.relaxed_share if has_lambda else None
+        return FidelityBudget(ladder(relaxed_share), fidelity.min_facts_kept, fidelity.min_clips)
 
     @property
     def _prunes_by_attention(self) -> bool:

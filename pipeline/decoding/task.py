@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.decoding.fidelity import LOSSLESS, Rung
 from pipeline.decoding.kv_budget import PromptTooLongError
 from pipeline.decoding.request import CaptionRequest
 from pipeline.decoding.row import DecodedRow
@@ -23,13 +24,13 @@ class Answer:
 class Task:
     """A request with the rows that it needs; ``has_shadow`` asks for a second, exact one.
 
-    ``relaxed_share`` is the lambda that was in force when the row was admitted.
+    ``rung`` is what was in force when the row was admitted.
     """
 
     index: int
     request: CaptionRequest
     has_shadow: bool
-    relaxed_share: float | None = None
+    rung: Rung = LOSSLESS
     row: DecodedRow | None = None
     shadow: DecodedRow | None = None
 
@@ -49,6 +50,9 @@ def compare_with_plain(row: DecodedRow, plain: DecodedRow) -> PlainComparison:
     )
 
 
-def compare_with_exact(row: DecodedRow, exact: DecodedRow) -> ShadowComparison:
+def compare_with_exact(
+    row: DecodedRow, exact: DecodedRow, facts_kept: float | None
+) -> ShadowComparison:
     """What loose decoding changed."""
-    return ShadowComparison(exact.token_ids == row.token_ids, exact.stats.output_tokens)
+    is_equal = exact.token_ids == row.token_ids
+    return ShadowComparison(is_equal, exact.stats.output_tokens, facts_kept)

@@ -63,6 +63,10 @@ def _lines(summary: RunSummary, dataset_uri: str) -> list[tuple[str, str]]:
                 f"{shadow.length_ratio:.3f} times as long",
             )
         )
+        for kept in shadow.facts_kept:
+            at = "" if kept.relaxed_share is None else f" at lambda {kept.relaxed_share:g}"
+            text = f"{kept.mean:.2%} [{kept.low:.2%}, {kept.high:.2%}] of {kept.num_clips} clips"
+            lines.append((f"facts kept{at}", text))
     return lines
 
 

@@ -93,6 +93,7 @@ def test_it_does_not_depend_on_key_order_or_process() -> None:
         ("speculation__drafting__keep_ratio", 0.1),
         ("speculation__drafting__confidence_threshold", 0.4),
         ("speculation__drafting__drafter", "ngram"),
+        ("speculation__drafting__adaptive", True),
         ("speculation__method", "none"),
         ("video__clips__policy", "scenes"),
         ("video__frame_size__max_pixels", 9 * 28 * 28 * 128),
@@ -127,6 +128,18 @@ def test_what_changes_captions_changes_it(key: str, value: Any) -> None:
 def test_what_only_changes_the_run_does_not(key: str, value: Any) -> None:
     """Otherwise a bigger cluster would caption everything again."""
     assert config_digest(config(**{key: value})) == config_digest(config())
+
+
+def test_shadows_count_if_they_may_tighten_lambda() -> None:
+    """Compared only, they change nothing; with a promise on facts they do."""
+
+    def digest(**fidelity: Any) -> str:
+        keys = {f"speculation__fidelity__{name}": value for name, value in fidelity.items()}
+        return config_digest(config(speculation__method="paper", **keys))
+
+    assert digest() == digest(shadow_share=0.5, min_facts_kept=0.0) == digest(min_clips=9)
+    promised = {digest(shadow_share=0.5, min_facts_kept=promise) for promise in (0.9, 0.99)}
+    assert len(promised | {digest()}) == 3
 
 
 ATTENTION = ("speculation__drafting__pruning", "attention")

@@ -66,7 +66,7 @@ def tiny(tmp_path_factory):
 @pytest.mark.parametrize("batch", [1, 2])
 def test_lossless_methods_say_what_plain_decoding_says(batch):
     contest, clips = scripted()
-    part = contest.run("exactness", exactness_methods(3), clips, batch, {})
+    part = contest.run("exactness", exactness_methods(3), clips, clips[:batch], batch, {})
     figures = {f.method: f for f in figures_of(part)}
     assert {GENERATE, ASSISTED}.isdisjoint(figures), "scripts are no models of transformers"
     for f in figures.values():
@@ -77,13 +77,13 @@ def test_lossless_methods_say_what_plain_decoding_says(batch):
 def test_the_draft_alone_says_what_the_draft_says():
     contest, clips = scripted(agreement=0.0)
     methods = [Method(PLAIN, ""), Method("draft alone", "", runner=Runner.DRAFT_ALONE)]
-    ours, alone = figures_of(contest.run("main", methods, clips, 2, {}))
+    ours, alone = figures_of(contest.run("main", methods, clips, clips[:2], 2, {}))
     assert (ours.same_text, alone.same_text) == (1.0, 0.0)
 
 
 def test_the_seconds_of_a_call_add_up():
     contest, clips = scripted()
-    part = contest.run("main", main_methods(Calibrated())[:2], clips, 2, {EXACT: 3})
+    part = contest.run("main", main_methods(Calibrated())[:2], clips, clips[:2], 2, {EXACT: 3})
     for method in part.methods:
         for run in method.runs:
             assert run.wall_s >= run.prefill_s + run.decode_s > 0
@@ -93,7 +93,7 @@ def test_the_seconds_of_a_call_add_up():
 def test_tuning_finds_a_k_for_each_method_that_has_one():
     contest, clips = scripted(num_clips=2)
     methods = [m for m in main_methods(Calibrated()) if m.name in (PLAIN, EXACT, "paper")]
-    tuned = contest.tune(methods, clips, 1, {EXACT: 2})
+    tuned = contest.tune(methods, clips, clips[:1], 1, {EXACT: 2})
     assert set(tuned) == {EXACT}
     assert {1, 2, 3} <= set(tuned[EXACT])
     assert best_ks(tuned)[EXACT] in tuned[EXACT]
@@ -111,7 +111,7 @@ def test_the_whole_main_table_on_a_tiny_pair(tiny, tmp_path):
     """Every method runs or says why not; peers give plain decoding's own captions."""
     contest, clips = tiny
     methods = main_methods(Calibrated())
-    part = contest.run("main", methods, clips, 1, {})
+    part = contest.run("main", methods, clips, clips, 1, {})
     save(tmp_path, part)
     (loaded,) = load_all(tmp_path)
     assert loaded == part
@@ -129,11 +129,11 @@ def test_the_whole_main_table_on_a_tiny_pair(tiny, tmp_path):
 def test_ablations_and_frontier_on_a_tiny_pair(tiny):
     """Without a calibration the scores and the scope that need one say so, and only those."""
     contest, clips = tiny
-    part = contest.run("ablations", ablation_methods(Calibrated(), 4), clips[:1], 1, {})
+    part = contest.run("ablations", ablation_methods(Calibrated(), 4), clips[:1], clips[1:], 1, {})
     refused = {m.method: m.refused for m in part.methods if m.refused}
     assert set(refused) == {
         "scope calibrated", "score lexicon", "score lexicon_cosine", "score lexicon_attention"
     }  # fmt: skip
     assert all("calibration" in why for why in refused.values())
-    part = contest.run("frontier", frontier_methods(Calibrated(), 4), clips[:1], 1, {})
+    part = contest.run("frontier", frontier_methods(Calibrated(), 4), clips[:1], clips[1:], 1, {})
     assert not [m.method for m in part.methods if m.refused]

@@ -27,7 +27,9 @@ class Refuser:
 
 def run(entries, num_clips, batch):
     lines = []
-    outcome = decode_in_turn(entries, list(range(num_clips)), batch, "main", lines.append)
+    outcome = decode_in_turn(
+        entries, list(range(num_clips)), list(range(batch)), batch, "main", lines.append
+    )
     return outcome, lines
 
 
@@ -71,7 +73,7 @@ def test_tuning_walks_uphill_to_the_best_k(start, peak):
         asked.append(k)
         return Recorder(str(k), [], decode_s=1.0 + 0.1 * abs(k - peak))
 
-    rates = tune(contestant_at, list(range(4)), 1, start, "tuning", lambda line: None)
+    rates = tune(contestant_at, list(range(4)), [0], 1, start, "tuning", lambda line: None)
     assert best_of(rates) == peak
     assert sorted(set(asked)) == sorted(asked), "a K was timed twice"
     place = CANDIDATES.index(peak)
@@ -80,7 +82,7 @@ def test_tuning_walks_uphill_to_the_best_k(start, peak):
 
 def test_tuning_tells_that_a_method_refuses():
     with pytest.raises(ValueError, match="not with this batch"):
-        tune(lambda k: Refuser(), [0], 1, 5, "tuning", lambda line: None)
+        tune(lambda k: Refuser(), [0], [0], 1, 5, "tuning", lambda line: None)
 
 
 def test_of_equal_rates_the_smaller_k_is_taken():

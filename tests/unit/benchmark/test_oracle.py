@@ -42,6 +42,8 @@ def block(drafted, choices):
         ("a small red circle moves left and it stays there", "left", True),
         ("a small red", "red", True),  # cut off: every visual word is taken for a fact
         ("a small", "a", False),
+        ("a small red circle, bl", "bl", True),  # blinking, of which a token is the beginning
+        ("a small red circle, grow and it stays there", "grow", True),
     ],
 )
 def test_facts_are_told_by_their_context(text, word, is_fact):

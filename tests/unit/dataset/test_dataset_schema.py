@@ -58,7 +58,7 @@ def test_a_token_sample_and_a_shadow_make_the_round_trip(tmp_path: Path) -> None
         TokenDecision(3, "correction", 3, None, None, "Ein"),
         TokenDecision(4, "relaxed", 5, 0.25, 0.5, " 犬"),
     )
-    shadow = ShadowComparison(equal=False, output_tokens=12)
+    shadow = ShadowComparison(equal=False, output_tokens=12, facts_kept=0.75)
     row = caption_of(clip("a"), decisions=decisions, shadow=shadow, relaxed_share=0.7)
     layout = Layout.of(str(tmp_path), LABELS.config_digest)
     storage = storage_for(layout.uri, StorageConfig())
@@ -68,6 +68,7 @@ def test_a_token_sample_and_a_shadow_make_the_round_trip(tmp_path: Path) -> None
     first, second = iter_rows(storage, layout, Table.CAPTIONS)
     assert first == row
     assert (first["shadow_equal"], first["shadow_output_tokens"]) == (False, 12)
+    assert (first["shadow_facts_kept"], second["shadow_facts_kept"]) == (0.75, None)
     assert (first["relaxed_share"], first["scoring_s"]) == (0.7, 0.01)
     assert first["tokens"] == [
         {

@@ -40,8 +40,8 @@ def test_totals_and_ratios() -> None:
 def test_what_loose_decoding_did() -> None:
     """Causes, seconds and lambdas of all captions; shadows against their own clips alone."""
     builder = SummaryBuilder()
-    builder.add(record(clip("a"), shadow=ShadowComparison(True, 11), relaxed_share=0.7))
-    builder.add(record(clip("b"), shadow=ShadowComparison(False, 33), relaxed_share=0.2))
+    builder.add(record(clip("a"), shadow=ShadowComparison(True, 11, 1.0), relaxed_share=0.7))
+    builder.add(record(clip("b"), shadow=ShadowComparison(False, 33, 0.5), relaxed_share=0.2))
     builder.add(record(clip("c"), relaxed_share=0.5))
     summary = builder.build(elapsed_s=1.0)
     assert summary.rejected_by_cause == {"anchor": 3, "mismatch": 6}
@@ -55,6 +55,18 @@ def test_what_loose_decoding_did() -> None:
     assert shadow is not None
     assert (shadow.num_clips, shadow.equal_share, shadow.length_ratio) == (2, 0.5, 0.5)
     assert 0 < shadow.equal_share_low < 0.5 < shadow.equal_share_high < 1
+    loosest, tightened = shadow.facts_kept
+    assert (loosest.relaxed_share, loosest.num_clips, loosest.mean) == (0.7, 1, 1.0)
+    assert (tightened.relaxed_share, tightened.num_clips, tightened.mean) == (0.2, 1, 0.5)
+    assert tightened.low < 0.5 < tightened.high
+
+
+def test_shadows_without_facts_tell_of_the_text_alone() -> None:
+    builder = SummaryBuilder()
+    builder.add(record(clip("a"), shadow=ShadowComparison(True, 11), relaxed_share=0.7))
+    shadow = builder.build(elapsed_s=1.0).shadow
+    assert shadow is not None
+    assert shadow.facts_kept == ()
 
 
 def test_nothing_is_a_summary_too() -> None:

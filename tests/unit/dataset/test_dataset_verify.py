@@ -81,7 +81,14 @@ def test_another_digest_and_another_schema(storage: MemoryStorage) -> None:
     assert verify(storage, LAYOUT.uri).num_problems == 1
 
 
-LATER_COLUMNS = ("scoring_s", "relaxed_share", "shadow_equal", "shadow_output_tokens", "tokens")
+LATER_COLUMNS = (
+    "scoring_s",
+    "relaxed_share",
+    "shadow_equal",
+    "shadow_output_tokens",
+    "shadow_facts_kept",
+    "tokens",
+)
 
 
 def put_table(storage: MemoryStorage, number: int, table: pa.Table) -> None:

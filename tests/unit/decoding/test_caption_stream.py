@@ -138,7 +138,7 @@ def test_comparisons_are_made_in_bounded_batches(plain_share):
 def test_shadows_decode_beside_loose_rows_only(method):
     speculation = {
         "method": method,
-        "fidelity": {"shadow_share": 1.0},
+        "fidelity": {"shadow_share": 1.0, "min_facts_kept": 0.0},
         "anchors": {"score": "random", "relaxed_share": 0.5},
     }
     captions = engine(**speculation).caption(requests(*SHORT))

@@ -76,6 +76,7 @@ def test_safe_mode_leaves_the_end_to_the_target():
 
 
 NO_FLOOR = {"floor_epsilon": 0.0}
+COMPARED = {"shadow_share": 1.0, "min_facts_kept": 0.0}
 
 
 @pytest.mark.parametrize("method", LOOSE)
@@ -93,7 +94,7 @@ def test_a_batch_equals_solo_runs(method, score, scope):
 
 
 def test_shadows_tell_what_changed():
-    loose = captions(0.0, method="paper", anchors=LAX, fidelity={"shadow_share": 1.0})
+    loose = captions(0.0, method="paper", anchors=LAX, fidelity=COMPARED)
     for caption, plain in zip(loose, PLAIN):
         assert caption.shadow.equal == (caption.token_ids == plain.token_ids)
         assert caption.shadow.output_tokens == len(plain.token_ids)

@@ -33,7 +33,7 @@ def test_table_shows_counts_speculation_and_failures_by_cause():
 def test_table_of_a_loose_run_tells_what_was_let_pass_and_what_it_changed():
     summary = SummaryBuilder()
     for lambda_, equal in ((0.7, True), (0.5, False)):
-        record = caption_record(relaxed_share=lambda_, shadow=ShadowComparison(equal, 10))
+        record = caption_record(relaxed_share=lambda_, shadow=ShadowComparison(equal, 10, 0.9))
         causes = {"anchor": 3, "guard": 1}
         stats = replace(
             record.caption.stats, relaxed_tokens=2, shifted_tokens=1, rejected_by_cause=causes
@@ -44,6 +44,9 @@ def test_table_of_a_loose_run_tells_what_was_let_pass_and_what_it_changed():
         "50.0% relaxed, 25.0% shifted; lambda 0.5 to 0.7",
         "8 (anchor 75.0%, guard 25.0%)",
         "same text for 50.0% [9.5%, 90.5%] of 2 clips, 0.900 times as long",
+        "facts kept at lambda 0.7",
+        "facts kept at lambda 0.5",
+        "90.00% [",
     ):
         assert part in text
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from pipeline.decoding.bounded_mean import evidence_below, interval
+from pipeline.bounded_mean import evidence_below, interval
 
 DISTRIBUTIONS = {
     "a rare small loss": (0.03, 0.05),
