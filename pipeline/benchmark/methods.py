@@ -24,11 +24,15 @@ ORACLE = "oracle anchors"
 RANDOM = "random relaxation"
 SPECVLM_UNIFORM = "specvlm uniform"
 SPECVLM_ATTENTION = "specvlm attention"
+LVSPEC_ADAPTIVE = "lvspec, adaptive"
+EXACT_ADAPTIVE = "exact, adaptive"
 FLY = "fly"
 GENERATE = "transformers generate"
 ASSISTED = "transformers assisted"
 
 PAPER_K = 10
+MOST_K = 12
+"""The most that an adaptive method may choose."""
 EXACT_START, LOOSE_START = 5, 10
 _SLOW = 4
 """Methods that are slower than plain decoding, and peers, decode every fourth group."""
@@ -115,6 +119,8 @@ def main_methods(calibrated: Calibrated) -> list[Method]:
     by_attention = PRUNED.model_copy(update={"pruning": PruningPolicy.ATTENTION})
     ngram = DraftingConfig(drafter=Drafter.NGRAM)
     itself = DraftingConfig(drafter=Drafter.SELF, keep_ratio=0.1)
+    adaptive = DraftingConfig(adaptive=True)
+    chosen = {"drafting": adaptive, "num_speculative_tokens": MOST_K}
     return [
         Method(PLAIN, "our loop without a draft"),
         Method(EXACT, "exact chain", exact, start_k=EXACT_START),
@@ -153,6 +159,16 @@ def main_methods(calibrated: Calibrated) -> list[Method]:
         ),
         Method(LVSPEC, "method safe, calibrated", lvspec, start_k=LOOSE_START),
         random_relaxation(calibrated),
+        Method(
+            LVSPEC_ADAPTIVE,
+            f"lvspec, K chosen from 0 to {MOST_K} by what rounds cost and bring",
+            lvspec.model_copy(update=chosen),
+        ),
+        Method(
+            EXACT_ADAPTIVE,
+            f"exact chain, K chosen from 0 to {MOST_K}",
+            exact.model_copy(update=chosen),
+        ),
         oracle_anchors(),
         Method(
             "n-gram",

@@ -12,13 +12,14 @@ from pipeline.benchmark.methods import (
     FLY,
     GENERATE,
     LVSPEC,
+    LVSPEC_ADAPTIVE,
     ORACLE,
     PLAIN,
     RANDOM,
     SPECVLM_UNIFORM,
 )
 
-SHOWN = (EXACT, SPECVLM_UNIFORM, FLY, LVSPEC, "lvspec, adaptive", RANDOM, ORACLE, GENERATE)
+SHOWN = (EXACT, SPECVLM_UNIFORM, FLY, LVSPEC, LVSPEC_ADAPTIVE, RANDOM, ORACLE, GENERATE)
 """Methods of the curves over batch size: all of them would be a tangle."""
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pipeline.benchmark.methods import (
     ASSISTED,
     EXACT,
+    EXACT_ADAPTIVE,
     EXACT_START,
     FIXED,
     FLY,
@@ -40,7 +41,7 @@ from pipeline.speculation_config import (
 def exactness_methods(k: int) -> list[Method]:
     """Those whose captions must be the target's own."""
     wanted = [PLAIN, EXACT, SPECVLM_UNIFORM, SPECVLM_ATTENTION, "n-gram", "self-speculation"]
-    wanted += [GENERATE, ASSISTED]
+    wanted += [EXACT_ADAPTIVE, GENERATE, ASSISTED]
     methods = {m.name: m for m in main_methods(Calibrated())}
     chosen = [replace(methods[name], every=1, same_k_as=None) for name in wanted]
     return [replace(m, start_k=None, fixed_k=k) if m.start_k else m for m in chosen]
