@@ -317,9 +317,12 @@ def _candidates(max_tokens: int) -> tuple[int, ...]:
 
 
 def _group(num_rows: int) -> int:
-    """Numbers of rows that share what is learnt: each of its own up to 16, then by 4, by 16."""
+    """Numbers of rows that share what is learnt: each of its own up to 16, then by 4, by 16.
+
+    No rows are asked about too, when nothing runs yet: as if one did.
+    """
     if num_rows <= 16:
-        return num_rows
+        return max(num_rows, 1)
     step = 4 if num_rows <= 64 else 16
     return -(-num_rows // step) * step
 

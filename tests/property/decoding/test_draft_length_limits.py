@@ -21,7 +21,7 @@ def rounds(draw):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 64), st.lists(rounds(), max_size=60), st.integers(1, 100))
+@given(st.integers(1, 64), st.lists(rounds(), max_size=60), st.integers(0, 100))
 def test_the_length_stays_within_its_limits(max_tokens, told, other_rows):
     policy = AdaptiveLength(max_tokens)
     assert policy.max_tokens == max_tokens
