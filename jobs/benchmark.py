@@ -65,10 +65,10 @@ class Sizes:
 
     def tuned(self, batch: int) -> int:
         """Of the tuning part: batches must be full for most of the time."""
-        return max(self.tuning, 3 * batch)
+        return max(self.tuning, 2 * batch)
 
 
-FULL = Sizes(many=200, few=48, tuning=12, exactness=48)
+FULL = Sizes(many=200, few=40, tuning=8, exactness=40)
 QUICK = Sizes(many=8, few=4, tuning=3, exactness=4)
 
 
@@ -332,7 +332,7 @@ def _parse() -> argparse.Namespace:
         "--batch", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="batch sizes"
     )
     parser.add_argument("--clips", type=int, help="main part, batch 1 and 8 (default 200)")
-    parser.add_argument("--few-clips", type=int, help="other batches and parts (default 48)")
+    parser.add_argument("--few-clips", type=int, help="other batches and parts (default 40)")
     parser.add_argument("--quick", action="store_true", help="a few clips each, to try it out")
     parser.add_argument("--resume", action="store_true", help="keep parts that have raw results")
     parser.add_argument("--seed", type=int, default=1, help="corpus seed (the demo takes 0)")
