@@ -15,10 +15,11 @@ from pipeline.speculation_config import SpeculationMethod
 
 
 def write_calibration(path: Path, **changes: Any) -> str:
-    """``changes``: num_speculative_tokens, or lexicon (the value of all entries)."""
+    """``changes``: num_speculative_tokens, vocab_size, lexicon (the value of all entries)."""
     path.parent.mkdir(exist_ok=True)
+    vocab_size = changes.get("vocab_size", 3)
     calibration = Calibration(
-        pair=PairIdentity(target_revision="t", draft_revision="d", vocab_size=3),
+        pair=PairIdentity(target_revision="t", draft_revision="d", vocab_size=vocab_size),
         prompt_id="p",
         method=SpeculationMethod.SAFE,
         num_speculative_tokens=changes.get("num_speculative_tokens", 6),
@@ -29,5 +30,6 @@ def write_calibration(path: Path, **changes: Any) -> str:
         visual_threshold=0.5,
         measured={},
     )
-    save_calibration(path, calibration, np.full(3, changes.get("lexicon", 0.5), np.float32))
+    lexicon = np.full(vocab_size, changes.get("lexicon", 0.5), np.float32)
+    save_calibration(path, calibration, lexicon)
     return str(path)

@@ -21,6 +21,8 @@ from pipeline.bounded_mean import evidence_below, interval
 
 _ENOUGH_EVIDENCE = 10.0
 _LAMBDA_STEPS = (1.0, 0.75, 0.5, 0.25)
+_LEAST_LAMBDA = 1e-6
+"""Below it there is nothing to tighten but exact decoding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,8 @@ LOSSLESS = Rung(None, is_exact=True)
 
 
 def ladder(relaxed_share: float | None) -> tuple[Rung, ...]:
-    """From the configured lambda down in four equal steps, the last of which is exact decoding."""
-    if not relaxed_share:
+    """From the configured lambda down by quarters of it; the last rung is exact decoding."""
+    if relaxed_share is None or relaxed_share < _LEAST_LAMBDA:
         return Rung(relaxed_share), EXACT_RUNG
     return *(Rung(relaxed_share * step) for step in _LAMBDA_STEPS), EXACT_RUNG
 
