@@ -16,9 +16,9 @@ limit. So for each number of rows, up to the error of the measured plain time,
 
     time <= 1.015 * plain time + max(8, 64 / rows) plain rounds
 
-and the last term is used up once only. An odd round, slow for another reason, counts as at most
-half as slow
-again as usual.
+and the last term is used up once only. On top come the three drafted rounds of a process's start,
+and once what a trial took beyond its estimate: that is repaid before the next one. An odd round,
+slow for another reason, counts as at most half as slow again as usual.
 """
 
 from __future__ import annotations
