@@ -2,7 +2,7 @@
 
 Parts run in one process or in several; each leaves its raw results under --raw, and the report and
 the `decoding` key of summary.json are made from all that lies there. Parts: tuning (own best K, on
-other clips), main, exactness (float32), ablations, frontier, steps. No part: the report alone.
+other clips), main, exactness (float32), ablations, frontier. No part: the report alone.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from pipeline.settings import load_run_config
 from pipeline.stages.decode import DecodeStage
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("tuning", "main", "exactness", "ablations", "frontier", "steps")
+PARTS = ("tuning", "main", "exactness", "ablations", "frontier")
 _EXACTNESS_K = 4
 _EXACTNESS_BATCHES = (1, 8)
 
@@ -132,10 +132,6 @@ class Run:
         """Facts kept against speed."""
         methods = frontier_methods(self._calibrated, self._lvspec_k())
         self._part("frontier", methods, 1, self._sizes.few, {})
-
-    def steps(self) -> None:
-        """Our plain decode step against generate's."""
-        _print("steps: not there yet")
 
     def _lvspec_k(self) -> int:
         tuned = _read_tuning(self._arguments.raw)
@@ -317,6 +313,7 @@ def _draw(report: Report, output: Path, stem: str) -> dict[str, str]:
 
 
 def _steps_table(raw: Path) -> str:
+    """The table of step times, if they were measured (steps.md in ``raw``)."""
     path = raw / "steps.md"
     return path.read_text(encoding="utf-8") if path.exists() else ""
 

@@ -99,7 +99,7 @@ def _paper_at(name: str, **anchors: object) -> Method:
 
 
 LAMBDAS = (0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
-FLY_THRESHOLDS = (0.0, 0.1, 0.3, 0.5, 0.8)
+FLY_THRESHOLDS = (0.3, 0.6, 0.8, 0.9, 1.0, 1.05)  # at most ln 3
 
 
 def frontier_methods(calibrated: Calibrated, k: int) -> list[Method]:

@@ -2,6 +2,7 @@
 and lossless ones on scripted models, where what they must say is known."""
 
 import pytest
+import torch
 
 from pipeline.benchmark.clips import BenchmarkClip
 from pipeline.benchmark.competition import Competition, best_ks
@@ -16,13 +17,18 @@ from pipeline.benchmark.methods import (
     Runner,
     main_methods,
 )
-from pipeline.benchmark.sweeps import exactness_methods
-from pipeline.config import GenerationConfig, PromptConfig
+from pipeline.benchmark.report import Measured, Report
+from pipeline.benchmark.runs import load_all, save
+from pipeline.benchmark.sweeps import ablation_methods, exactness_methods, frontier_methods
+from pipeline.config import GenerationConfig, ModelConfig, PromptConfig
 from pipeline.decoding.request import CaptionRequest
+from pipeline.models.loading import load_model
 from pipeline.models.scripted import Script, ScriptedVideoLM
 from pipeline.sample_world.facts import Fact
+from pipeline.speculation_config import AnchorScoreKind, PruningPolicy
 from tests.benchmark_runs import SETTING
 from tests.make_records import clip_spec, decoded_clip
+from tests.tiny_models import tiny_clip, write_tiny_pair
 
 TRUTH = frozenset([Fact("scene", "tone", "dark")])
 PROMPT = PromptConfig(text="what happens ?")
@@ -46,6 +52,16 @@ def scripted(agreement=0.7, num_clips=7):
     target, draft = ScriptedVideoLM(Script()), ScriptedVideoLM(Script(agreement=agreement))
     clips = [decoded_clip(clip_spec(f"{n}.mp4"), seed=n) for n in range(num_clips)]
     return competition(target, draft), benchmark_clips(target, draft, clips)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    folders = write_tiny_pair("qwen2_5_vl", tmp_path_factory.mktemp("pair"))
+    target, draft = (
+        load_model(ModelConfig(name=str(f), dtype="float32"), torch.device("cpu")) for f in folders
+    )
+    clips = [tiny_clip(num_frames=4, seed=n) for n in range(2)]
+    return competition(target, draft, max_tokens=8), benchmark_clips(target, draft, clips)
 
 
 @pytest.mark.parametrize("batch", [1, 2])
@@ -86,6 +102,50 @@ def test_tuning_finds_a_k_for_each_method_that_has_one():
 
 def test_a_part_without_plain_decoding_is_refused():
     contest, clips = scripted(num_clips=1)
+    others = [m for m in main_methods(Calibrated()) if m.name != PLAIN]
     with pytest.raises(ValueError, match="autoregressive"):
-        loose = [m for m in main_methods(Calibrated()) if m.name != PLAIN]
-        contest.run("main", loose, clips, clips, 1, {})
+        contest.run("main", others, clips, clips, 1, {})
+
+
+def without_attention(methods):
+    """Sessions of transformers models have no attention tap yet."""
+    by_attention = (AnchorScoreKind.ATTENTION, AnchorScoreKind.LEXICON_ATTENTION)
+    return [
+        m
+        for m in methods
+        if m.speculation.drafting.pruning is not PruningPolicy.ATTENTION
+        and m.speculation.anchors.score not in by_attention
+    ]
+
+
+def test_the_whole_main_table_on_a_tiny_pair(tiny, tmp_path):
+    """Every method runs or says why not; peers give plain decoding's own captions."""
+    contest, clips = tiny
+    methods = without_attention(main_methods(Calibrated()))
+    part = contest.run("main", methods, clips, clips, 1, {})
+    save(tmp_path, part)
+    (loaded,) = load_all(tmp_path)
+    assert loaded == part
+    figures = {f.method: f for f in figures_of(part)}
+    assert figures[GENERATE].same_text == 1.0
+    assert figures[EXACT].same_text == 1.0
+    # The tiny pair pads its embeddings differently, which transformers' assistant does not take.
+    refused = {m.method: m.refused for m in part.methods if m.refused}
+    assert set(refused) == {ASSISTED}
+    assert set(figures) | set(refused) == {m.name for m in methods}
+    report = Report([Measured(part, list(figures.values()))], {}, methods, {}, "")
+    assert refused[ASSISTED] in report.markdown("2026-11-23")
+
+
+def test_ablations_and_frontier_on_a_tiny_pair(tiny):
+    """Without a calibration the scores and the scope that need one say so, and only those."""
+    contest, clips = tiny
+    methods = without_attention(ablation_methods(Calibrated(), 4))
+    part = contest.run("ablations", methods, clips[:1], clips[1:], 1, {})
+    refused = {m.method: m.refused for m in part.methods if m.refused}
+    assert set(refused) == {
+        "scope calibrated", "score lexicon", "score lexicon_cosine"
+    }  # fmt: skip
+    assert all("calibration" in why for why in refused.values())
+    part = contest.run("frontier", frontier_methods(Calibrated(), 4), clips[:1], clips[1:], 1, {})
+    assert not [m.method for m in part.methods if m.refused]
