@@ -18,20 +18,25 @@ import torch
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Window:
-    """Where one call writes and what it reads, the same for every layer."""
+    """Where one call writes and what it reads; lists hold keys and values of each layer in turn.
 
-    rows: slice | torch.Tensor
-    write_rows: torch.Tensor | None
-    write_at: slice | torch.Tensor
+    One row is written through views ``writes`` [1, H, L, D]; several by ``write_at`` [B * L * H],
+    places in a layer's flat storage. Neighbouring rows are read through views ``reads``
+    [B, H, N, D], others are gathered by ``read_rows`` [B].
+    """
+
+    writes: Sequence[torch.Tensor]
+    write_at: torch.Tensor | None
+    reads: Sequence[torch.Tensor]
+    read_rows: torch.Tensor | None
     read_length: int
 
 
 class SlotCache:
-    """Keys and values of S rows, per layer [S, H, max_length + 1, D].
+    """Keys and values of S rows, per layer [S, H, max_length + 1, D] each.
 
-    Pass it to a transformers language model as ``past_key_values``; it implements ``update``, all
-    that attention layers call, and no more: masks and positions come from the session. Each call is
-    framed by ``begin`` and ``commit``; without ``commit`` the call leaves no trace.
+    Each call of the model is framed by ``begin`` and ``commit``, with an ``update`` in every layer
+    between; without ``commit`` the call leaves no trace.
     """
 
     def __init__(
@@ -47,9 +52,16 @@ class SlotCache:
         # One position more than a row can hold, for padding of ragged batches that falls beyond the
         # end (before the end it is overwritten by what comes next). Zeros, because a masked-out
         # entry still enters the product with weight 0, and 0 x NaN is NaN.
-        shape = (num_slots, num_heads, max_length + 1, head_size)
-        self._keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
-        self._values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
+        # One tensor for all layers, keys and values by turns, so that a call makes the views of all
+        # layers at once.
+        self._storage = torch.zeros(
+            (2 * num_layers, num_slots, num_heads, max_length + 1, head_size),
+            dtype=dtype,
+            device=device,
+        )
+        self._flat = self._storage.view(2 * num_layers, -1, head_size).unbind(0)
+        self._num_heads = num_heads
+        self._heads = torch.arange(num_heads, device=device)
         self._lengths = [0] * num_slots
         self._max_length = max_length
         self._device = device
@@ -76,23 +88,32 @@ class SlotCache:
         read_length = max(map(sum, zip(lengths, num_new)))
         self._pending = list(zip(slots, map(sum, zip(lengths, num_new))))
         if len(slots) == 1:
+            row = self._storage[:, slots[0] : slots[0] + 1]
             self._window = _Window(
-                rows=slice(slots[0], slots[0] + 1),
-                write_rows=None,
-                write_at=slice(lengths[0], read_length),
+                writes=row[:, :, :, lengths[0] : read_length].unbind(0),
+                write_at=None,
+                reads=row[:, :, :, :read_length].unbind(0),
+                read_rows=None,
                 read_length=read_length,
             )
             if widest == 1 or lengths[0] == 0:
                 return None
             ones = torch.ones(1, 1, widest, read_length, dtype=torch.bool, device=self._device)
             return ones.tril(lengths[0])
-        starts = torch.tensor(lengths, device=self._device)[:, None]
-        positions = starts + torch.arange(widest, device=self._device)
-        slot_ids = torch.tensor(slots, device=self._device)
+        slot_ids, starts = torch.tensor([list(slots), lengths], device=self._device)
+        positions = starts[:, None] + torch.arange(widest, device=self._device)
+        heads = slot_ids[:, None] * self._num_heads + self._heads
+        write_at = heads[:, None] * (self._max_length + 1)
+        write_at = write_at + positions.clamp(max=self._max_length)[..., None]
+        neighbours = _as_slice(slots)
+        reads: Sequence[torch.Tensor] = ()
+        if neighbours is not None:
+            reads = self._storage[:, neighbours, :, :read_length].unbind(0)
         self._window = _Window(
-            rows=_as_slice(slots) or slot_ids,
-            write_rows=slot_ids[:, None],
-            write_at=positions.clamp(max=self._max_length),
+            writes=(),
+            write_at=write_at.flatten(),
+            reads=reads,
+            read_rows=slot_ids if neighbours is None else None,
             read_length=read_length,
         )
         if widest == 1 and min(lengths) == max(lengths):
@@ -100,7 +121,7 @@ class SlotCache:
         return torch.arange(read_length, device=self._device) <= positions[:, None, :, None]
 
     def update(
-        self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *_: object, **__: object
+        self, keys: torch.Tensor, values: torch.Tensor, layer: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Store keys and values [B, H, L, D] of one layer; returns all that the rows read so far.
 
@@ -109,16 +130,22 @@ class SlotCache:
         window = self._window
         if window is None:
             raise RuntimeError("SlotCache.update outside begin and commit")
-        stored_keys, stored_values = self._keys[layer_idx], self._values[layer_idx]
-        if window.write_rows is None:
-            stored_keys[window.rows, :, window.write_at] = keys
-            stored_values[window.rows, :, window.write_at] = values
+        at_keys, at_values = 2 * layer, 2 * layer + 1
+        if window.write_at is None:
+            window.writes[at_keys].copy_(keys)
+            window.writes[at_values].copy_(values)
         else:
-            stored_keys[window.write_rows, :, window.write_at] = keys.transpose(1, 2)
-            stored_values[window.write_rows, :, window.write_at] = values.transpose(1, 2)
+            width = keys.shape[-1]
+            new_keys = keys.transpose(1, 2).reshape(-1, width)
+            new_values = values.transpose(1, 2).reshape(-1, width)
+            self._flat[at_keys].index_copy_(0, window.write_at, new_keys)
+            self._flat[at_values].index_copy_(0, window.write_at, new_values)
+        if window.read_rows is None:
+            return window.reads[at_keys], window.reads[at_values]
+        length = window.read_length
         return (
-            stored_keys[window.rows, :, : window.read_length],
-            stored_values[window.rows, :, : window.read_length],
+            self._storage[at_keys, window.read_rows, :, :length],
+            self._storage[at_values, window.read_rows, :, :length],
         )
 
     def commit(self) -> None:

@@ -1,23 +1,21 @@
 """DecodeSession of transformers Video-LLMs: the language model alone, on our own cache.
 
-Shapes: B rows in this call, L tokens fed to the longest row, T prompt length, V vocabulary, D
-hidden size, M visual tokens.
+Shapes: B rows in this call, L tokens fed to the longest row, T prompt length, V vocabulary, E
+hidden size, M visual tokens, N cached tokens that the longest row reads.
 
 The families differ in their vision tower and in the prompt's positions; both are settled before the
-language model runs. So this session serves every family whose language model takes
-``inputs_embeds``, ``position_ids`` and ``past_key_values``. It never calls the top-level forward:
-that recomputes 3-D positions and reads ``rope_deltas``, a mutable attribute of the *model*, wrong
-as soon as two rows alternate (docs/method.md, "Model facts that bite").
+language model runs, which is our own stack on their weights (decoder_stack.py). The model's
+top-level forward is never called: it recomputes 3-D positions and reads ``rope_deltas``, a mutable
+attribute of the *model*, wrong as soon as two rows alternate (docs/method.md, "Model facts that
+bite").
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
-from torch import nn
 
 from pipeline.decoding.cache import SlotCache
 from pipeline.decoding.session import (
@@ -28,31 +26,19 @@ from pipeline.decoding.session import (
     SlotError,
     Taps,
 )
+from pipeline.models.decoder_stack import DecoderStack, Rope
 
 
 @dataclass(frozen=True, slots=True)
 class LanguageModel:
-    """The text half of a Video-LLM and what the session must know of it.
+    """The text half of a Video-LLM and what encodes its video.
 
-    ``encode_video`` maps ModelInputs.vision to features [M, D] in the order of the placeholders.
+    ``encode_video`` maps ModelInputs.vision to features [video features, E] in the order of the
+    placeholders.
     """
 
-    decoder: nn.Module
-    lm_head: nn.Module
+    stack: DecoderStack
     encode_video: Callable[[Mapping[str, torch.Tensor]], torch.Tensor]
-    vocab_size: int
-    num_heads: int
-    head_size: int
-
-    @property
-    def layers(self) -> nn.ModuleList:
-        """The decoder's layers."""
-        return self.decoder.layers  # type: ignore[return-value]
-
-    @property
-    def embedding(self) -> nn.Embedding:
-        """Token embeddings."""
-        return self.decoder.embed_tokens  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,32 +49,51 @@ class _Occupant:
     position_offset: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Prefill:
+    """A prompt that is being cached: embeddings [1, T, E], their rope, states of the video so far.
+
+    ``visual_mask`` [T] is on the session's device.
+    """
+
+    embeddings: torch.Tensor
+    rope: Rope
+    visual_mask: torch.Tensor
+    has_video: bool
+    visual_states: list[torch.Tensor] = field(default_factory=list)
+
+
 class TransformersSession:
     """Implements DecodeSession; see there for the contract."""
 
     def __init__(
         self, model: LanguageModel, num_slots: int, max_length: int, taps: Taps = NO_TAPS
     ) -> None:
-        num_layers = len(model.layers)
+        stack = model.stack
         for tapped_layer in (taps.states_layer, taps.attention_layer):
-            if tapped_layer is not None and not 0 <= tapped_layer < num_layers:
-                raise ValueError(f"tapped layer {tapped_layer}: the model has 0..{num_layers - 1}")
-        weight = model.embedding.weight
-        self._model = model
-        self._device = weight.device
+            if tapped_layer is not None and not 0 <= tapped_layer < stack.num_layers:
+                raise ValueError(
+                    f"tapped layer {tapped_layer}: the model has 0..{stack.num_layers - 1}"
+                )
+        self._encode_video = model.encode_video
+        self._stack = stack
+        self._device = stack.device
         self._max_length = max_length
         self._taps = taps
-        self._starting: dict[int, ModelInputs] = {}
         self._occupants: list[_Occupant | None] = [None] * num_slots
-        self._cache = SlotCache(
-            num_layers=num_layers,
-            num_slots=num_slots,
-            num_heads=model.num_heads,
-            max_length=max_length,
-            head_size=model.head_size,
-            dtype=weight.dtype,
-            device=weight.device,
-        )
+        self._prefills: dict[int, _Prefill] = {}
+        with torch.inference_mode():
+            self._cache = SlotCache(
+                num_layers=stack.num_layers,
+                num_slots=num_slots,
+                num_heads=stack.num_kv_heads,
+                max_length=max_length,
+                head_size=stack.head_size,
+                dtype=stack.dtype,
+                device=stack.device,
+            )
+            # 1 where a slot's cached token is visual; only an attention tap reads it.
+            self._visual = torch.zeros(num_slots, max_length + 1, device=stack.device)
 
     @property
     def num_slots(self) -> int:
@@ -103,33 +108,78 @@ class TransformersSession:
     @property
     def vocab_size(self) -> int:
         """V, of the tokenizer."""
-        return self._model.vocab_size
+        return self._stack.vocab_size
 
-    @torch.inference_mode()
     def prefill(self, slot: int, inputs: ModelInputs) -> PrefillOutput:
         """Encode the video and cache the prompt; see DecodeSession."""
+        self.start_prefill(slot, inputs)
+        output = None
+        try:
+            output = self.continue_prefill(slot, inputs.num_tokens)
+        finally:
+            if output is None:
+                self.release(slot)
+        assert output is not None  # all tokens were asked for
+        return output
+
+    @torch.inference_mode()
+    def start_prefill(self, slot: int, inputs: ModelInputs) -> None:
+        """Take the slot and encode the video; see DecodeSession."""
         if self._occupants[slot] is not None:
             raise SlotError(f"slot {slot} is taken")
-        if inputs.num_tokens > self._max_length:
+        num_tokens = inputs.num_tokens
+        if num_tokens > self._max_length:
             raise SlotError(
-                f"a prompt of {inputs.num_tokens} tokens does not fit a slot of {self._max_length}"
+                f"a prompt of {num_tokens} tokens does not fit a slot of {self._max_length}"
             )
         visual_mask = inputs.visual_mask.to(self._device)
-        embeddings = self._embed(inputs, visual_mask)
-        hidden, states = self._run(
-            [slot],
-            [inputs.num_tokens],
-            embeddings,
-            inputs.position_ids.to(self._device)[..., None, :],
+        prefill = _Prefill(
+            embeddings=self._embed(inputs, visual_mask),
+            rope=self._stack.rope(inputs.position_ids.to(self._device)),
+            visual_mask=visual_mask,
+            has_video=bool(inputs.visual_mask.any()),
         )
-        self._occupants[slot] = _Occupant(
-            prompt_length=inputs.num_tokens,
-            position_offset=inputs.next_position - inputs.num_tokens,
+        offset = inputs.next_position - num_tokens
+        # Now, so that a step finds the positions of a full slot.
+        self._stack.text_rope(offset + self._max_length)
+        if self._taps.attention_layer is not None:
+            self._visual[slot].zero_()
+            self._visual[slot, :num_tokens] = visual_mask
+        self._occupants[slot] = _Occupant(num_tokens, offset)
+        self._prefills[slot] = prefill
+
+    @torch.inference_mode()
+    def continue_prefill(self, slot: int, max_tokens: int) -> PrefillOutput | None:
+        """Cache more of the prompt; see DecodeSession."""
+        prefill = self._prefills.get(slot)
+        if prefill is None:
+            raise SlotError(f"no prefill is under way in slot {slot}")
+        if max_tokens < 1:
+            raise SlotError(f"a chunk of {max_tokens} prompt tokens for slot {slot}")
+        start = self._cache.length(slot)
+        num_tokens = len(prefill.visual_mask)
+        stop = min(start + max_tokens, num_tokens)
+        output = self._stack.run(
+            prefill.embeddings[:, start:stop],
+            prefill.rope.at(slice(start, stop)),
+            self._cache,
+            self._cache.begin([slot], [stop - start]),
+            self._taps,
+            num_attending=int(stop == num_tokens and prefill.has_video),
         )
-        visual_states = None
-        if states is not None and bool(inputs.visual_mask.any()):
-            visual_states = states[0, visual_mask]
-        return PrefillOutput(self._logits(hidden[0, -1]), visual_states)
+        self._cache.commit()
+        if output.states is not None:
+            prefill.visual_states.append(output.states[0, prefill.visual_mask[start:stop]])
+        if stop < num_tokens:
+            return None
+        del self._prefills[slot]
+        visual_states = visual_attention = None
+        if prefill.visual_states and prefill.has_video:
+            visual_states = torch.cat(prefill.visual_states)
+        if output.attention is not None:
+            visual_attention = output.attention[0, -1, prefill.visual_mask]
+        logits = self._stack.logits(output.hidden[0, -1])
+        return PrefillOutput(logits, visual_states, visual_attention)
 
     @torch.inference_mode()
     def forward(self, slots: Sequence[int], token_ids: Sequence[Sequence[int]]) -> ForwardOutput:
@@ -137,21 +187,31 @@ class TransformersSession:
         num_new = [len(tokens) for tokens in token_ids]
         starts = self._check_forward(slots, num_new)
         widest = max(num_new)
-        padded = [[*tokens, *[tokens[-1]] * (widest - len(tokens))] for tokens in token_ids]
-        ids = torch.tensor(padded, device=self._device)
-        positions = torch.arange(widest, device=self._device)
-        positions = positions + torch.tensor(starts, device=self._device)[:, None]
-        hidden, states = self._run(slots, num_new, self._model.embedding(ids), positions)
-        return ForwardOutput(self._logits(hidden), states)
-
-    def start_prefill(self, slot: int, inputs: ModelInputs) -> None:
-        """Take the slot; see DecodeSession."""
-        self._starting[slot] = inputs
-
-    def continue_prefill(self, slot: int, max_tokens: int) -> PrefillOutput | None:
-        """Cache more of the prompt; see DecodeSession."""
-        del max_tokens
-        return self.prefill(slot, self._starting.pop(slot))
+        all_positions = self._stack.text_rope(0)
+        if len(slots) == 1:
+            ids = torch.tensor([list(token_ids[0])], device=self._device)
+            rope = all_positions.at(slice(starts[0], starts[0] + widest))
+        else:
+            # Padding repeats the last token; its position may lie beyond what a row can reach.
+            last = len(all_positions.cos) - 1
+            padded = [[*tokens, *[tokens[-1]] * (widest - len(tokens))] for tokens in token_ids]
+            positions = [[min(at, last) for at in range(s, s + widest)] for s in starts]
+            ids, at_positions = torch.tensor([padded, positions], device=self._device)
+            rope = all_positions.at(at_positions)
+        output = self._stack.run(
+            self._stack.embedding(ids),
+            rope,
+            self._cache,
+            self._cache.begin(slots, num_new),
+            self._taps,
+            num_attending=widest,
+        )
+        self._cache.commit()
+        shares = None
+        if output.attention is not None:
+            visual = self._visual[list(slots), : output.attention.shape[-1]]
+            shares = (output.attention @ visual[..., None])[..., 0]
+        return ForwardOutput(self._stack.logits(output.hidden), output.states, shares)
 
     def cached_length(self, slot: int) -> int:
         """Tokens in the row's cache."""
@@ -162,9 +222,9 @@ class TransformersSession:
         occupant = self._occupant(slot)
         length = self._cache.length(slot) - num_tokens
         if num_tokens < 0 or length < occupant.prompt_length:
+            appended = max(0, self._cache.length(slot) - occupant.prompt_length)
             raise SlotError(
-                f"can't roll back {num_tokens} tokens in slot {slot}: "
-                f"{self._cache.length(slot) - occupant.prompt_length} were appended"
+                f"can't roll back {num_tokens} tokens in slot {slot}: {appended} were appended"
             )
         self._cache.truncate(slot, length)
 
@@ -172,6 +232,7 @@ class TransformersSession:
         """Free the slot."""
         self._occupant(slot)
         self._occupants[slot] = None
+        self._prefills.pop(slot, None)
         self._cache.truncate(slot, 0)
 
     def _occupant(self, slot: int) -> _Occupant:
@@ -188,6 +249,8 @@ class TransformersSession:
         for slot, count in zip(slots, num_new, strict=True):
             length = self._cache.length(slot)
             starts.append(length + self._occupant(slot).position_offset)
+            if slot in self._prefills:
+                raise SlotError(f"the prompt of slot {slot} is not cached yet")
             if count < 1:
                 raise SlotError(f"no token for slot {slot}")
             if length + count > self._max_length:
@@ -197,10 +260,10 @@ class TransformersSession:
         return starts
 
     def _embed(self, inputs: ModelInputs, visual_mask: torch.Tensor) -> torch.Tensor:
-        """Prompt embeddings [1, T, D] with the video's features in place of its placeholders."""
-        embeddings = self._model.embedding(inputs.token_ids.to(self._device)).clone()
+        """Prompt embeddings [1, T, E] with the video's features in place of its placeholders."""
+        embeddings: torch.Tensor = self._stack.embedding(inputs.token_ids.to(self._device)).clone()
         if inputs.vision:
-            features = self._model.encode_video(inputs.vision)
+            features = self._encode_video(inputs.vision)
             if inputs.kept_visual is not None:
                 features = features[inputs.kept_visual.to(features.device)]
             if len(features) != inputs.num_visual_tokens:
@@ -209,46 +272,3 @@ class TransformersSession:
                 )
             embeddings[visual_mask] = features.to(embeddings)
         return embeddings[None]
-
-    def _run(
-        self,
-        slots: Sequence[int],
-        num_new: Sequence[int],
-        embeddings: torch.Tensor,
-        positions: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Hidden states [B, L, D] before the head, and the tapped layer's output [B, L, D]."""
-        mask = self._cache.begin(slots, num_new)
-        with self._tap() as tapped:
-            output = self._model.decoder(
-                inputs_embeds=embeddings,
-                position_ids=positions,
-                # A prepared mapping: the model builds no mask of its own, so None means none.
-                attention_mask={"full_attention": mask},
-                past_key_values=self._cache,
-                use_cache=True,
-            )
-        self._cache.commit()
-        return output.last_hidden_state, tapped[0] if tapped else None
-
-    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Float32 scores, cropped to the tokenizer's vocabulary."""
-        logits: torch.Tensor = self._model.lm_head(hidden)[..., : self._model.vocab_size]
-        return logits.float()
-
-    @contextmanager
-    def _tap(self) -> Iterator[list[torch.Tensor]]:
-        """Collect the output of one layer while the block runs; the model keeps no trace of it."""
-        tapped: list[torch.Tensor] = []
-        if self._taps.states_layer is None:
-            yield tapped
-            return
-
-        def keep(_module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
-            tapped.append(output)
-
-        handle = self._model.layers[self._taps.states_layer].register_forward_hook(keep)
-        try:
-            yield tapped
-        finally:
-            handle.remove()

@@ -17,6 +17,7 @@ from transformers.video_utils import VideoMetadata
 from pipeline.config import PromptConfig
 from pipeline.decoding.session import NO_TAPS, ModelInputs, Taps
 from pipeline.models.base import ClipInputError
+from pipeline.models.decoder_stack import DecoderStack
 from pipeline.models.session import LanguageModel, TransformersSession
 from pipeline.records import DecodedClip
 
@@ -39,6 +40,10 @@ class TransformersVideoLM(ABC):
         self.model = model
         self.processor = processor
         self.tokenizer = processor.tokenizer
+        rope_type = text_config.rope_parameters["rope_type"]
+        if rope_type in ("dynamic", "longrope"):
+            raise ValueError(f"rope type {rope_type!r}: its angles change as a row grows")
+        self._stack: DecoderStack | None = None
         self._model_id = model_id
         self._revision = revision
         eos = model.generation_config.eos_token_id
@@ -114,18 +119,17 @@ class TransformersVideoLM(ABC):
     def open_session(
         self, num_slots: int, max_length: int, taps: Taps = NO_TAPS
     ) -> TransformersSession:
-        """Slots on this model; see VideoLM."""
-        text_config = self.model.config.text_config
-        num_query_heads = text_config.num_attention_heads
-        language_model = LanguageModel(
-            decoder=self.model.model.language_model,
-            lm_head=self.model.lm_head,
-            encode_video=self.encode_video,
-            vocab_size=self.vocab_size,
-            num_heads=text_config.num_key_value_heads,
-            head_size=getattr(text_config, "head_dim", None)
-            or text_config.hidden_size // num_query_heads,
-        )
+        """Slots on this model; see VideoLM. The first session packs the weights for all of them."""
+        if self._stack is None:
+            text_config = self.model.config.text_config
+            self._stack = DecoderStack(
+                self.model.model.language_model,
+                self.model.lm_head,
+                head_size=getattr(text_config, "head_dim", None)
+                or text_config.hidden_size // text_config.num_attention_heads,
+                vocab_size=self.vocab_size,
+            )
+        language_model = LanguageModel(self._stack, self.encode_video)
         return TransformersSession(language_model, num_slots, max_length, taps)
 
     def prepare(self, clip: DecodedClip, prompt: PromptConfig) -> ModelInputs:

@@ -80,7 +80,7 @@ def test_no_mask_where_attention_needs_none():
 def test_neighbouring_rows_are_read_without_a_copy(slots):
     cache = CheckedCache()
     _, keys = cache.append(slots, [1] * len(slots))
-    stored = cache.cache._keys[NUM_LAYERS - 1]
+    stored = cache.cache._storage
     assert keys.untyped_storage().data_ptr() == stored.untyped_storage().data_ptr()
 
 
