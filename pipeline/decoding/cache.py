@@ -20,7 +20,7 @@ import torch
 class _Window:
     """Where one call writes and what it reads; lists hold keys and values of each layer in turn.
 
-    One row is written through views ``writes`` [1, H, L, D]; several by ``write_at`` [B * L * H],
+    One row is written through views ``writes`` [1, L, H, D]; several by ``write_at`` [B * L * H],
     places in a layer's flat storage. Neighbouring rows are read through views ``reads``
     [B, H, N, D], others are gathered by ``read_rows`` [B].
     """
@@ -90,7 +90,7 @@ class SlotCache:
         if len(slots) == 1:
             row = self._storage[:, slots[0] : slots[0] + 1]
             self._window = _Window(
-                writes=row[:, :, :, lengths[0] : read_length].unbind(0),
+                writes=row[:, :, :, lengths[0] : read_length].transpose(2, 3).unbind(0),
                 write_at=None,
                 reads=row[:, :, :, :read_length].unbind(0),
                 read_rows=None,
@@ -100,7 +100,7 @@ class SlotCache:
                 return None
             ones = torch.ones(1, 1, widest, read_length, dtype=torch.bool, device=self._device)
             return ones.tril(lengths[0])
-        slot_ids, starts = torch.tensor([list(slots), lengths], device=self._device)
+        slot_ids, starts = torch.tensor([list(slots), lengths], device=self._device).unbind(0)
         positions = starts[:, None] + torch.arange(widest, device=self._device)
         heads = slot_ids[:, None] * self._num_heads + self._heads
         write_at = heads[:, None] * (self._max_length + 1)
@@ -123,7 +123,7 @@ class SlotCache:
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, layer: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store keys and values [B, H, L, D] of one layer; returns all that the rows read so far.
+        """Store keys and values [B, L, H, D] of one layer; returns all that the rows read so far.
 
         The result [B, H, N, D] is a view when the rows are neighbours, so always for one row.
         """
@@ -136,10 +136,8 @@ class SlotCache:
             window.writes[at_values].copy_(values)
         else:
             width = keys.shape[-1]
-            new_keys = keys.transpose(1, 2).reshape(-1, width)
-            new_values = values.transpose(1, 2).reshape(-1, width)
-            self._flat[at_keys].index_copy_(0, window.write_at, new_keys)
-            self._flat[at_values].index_copy_(0, window.write_at, new_values)
+            self._flat[at_keys].index_copy_(0, window.write_at, keys.reshape(-1, width))
+            self._flat[at_values].index_copy_(0, window.write_at, values.reshape(-1, width))
         if window.read_rows is None:
             return window.reads[at_keys], window.reads[at_values]
         length = window.read_length

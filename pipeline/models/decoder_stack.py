@@ -27,17 +27,24 @@ from pipeline.models.packed_linear import Linear, fuse
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rope:
-    """Cosines and sines of positions, [..., 1, D]; the sines' first half is negated.
+    """Angles of P positions: ``table`` [P, 2, 1, D] holds cosines, then sines.
 
-    Then rotating is ``x * cos + roll(x, D / 2) * sin``, with no negation in a layer.
+    The sines' first half is negated. Then rotating is ``x * cos + roll(x, D / 2) * sin``, with no
+    negation in a layer.
     """
 
-    cos: torch.Tensor
-    sin: torch.Tensor
+    table: torch.Tensor
 
-    def at(self, index: slice | torch.Tensor) -> Rope:
-        """Of some of the positions."""
-        return Rope(self.cos[index], self.sin[index])
+    def between(self, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosines and sines [L, 1, D] of the positions from ``start`` to before ``stop``."""
+        cos, sin = self.table[start:stop].unbind(1)
+        return cos, sin
+
+    def at(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosines and sines [B, L, 1, D] of positions [B, L]."""
+        chosen = self.table.index_select(0, positions.flatten())
+        cos, sin = chosen.view(*positions.shape, *self.table.shape[1:]).unbind(2)
+        return cos, sin
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,12 +129,14 @@ class DecoderStack:
     @property
     def dtype(self) -> torch.dtype:
         """Of weights, states and cache."""
-        return self._decoder.norm.weight.dtype  # type: ignore[no-any-return]
+        dtype: torch.dtype = self._decoder.norm.weight.dtype
+        return dtype
 
     @property
     def device(self) -> torch.device:
         """Of weights, states and cache."""
-        return self._decoder.norm.weight.device  # type: ignore[no-any-return]
+        device: torch.device = self._decoder.norm.weight.device
+        return device
 
     def rope(self, positions: torch.Tensor) -> Rope:
         """Of positions [P], or [3, P] where the family counts time, rows and columns apart."""
@@ -135,18 +144,18 @@ class DecoderStack:
         cos, sin = self._decoder.rotary_emb(like, positions[..., None, :])
         half = sin.shape[-1] // 2
         sin = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)
-        return Rope(cos[0][:, None], sin[0][:, None])
+        return Rope(torch.stack([cos[0], sin[0]], dim=1)[:, :, None])
 
     def text_rope(self, num_positions: int) -> Rope:
         """Of at least the positions 0 to ``num_positions`` - 1, where all axes count alike."""
-        if len(self._text_rope.cos) < num_positions:
+        if len(self._text_rope.table) < num_positions:
             self._text_rope = self.rope(torch.arange(num_positions, device=self.device))
         return self._text_rope
 
     def run(
         self,
         embeddings: torch.Tensor,
-        rope: Rope,
+        rope: tuple[torch.Tensor, torch.Tensor],
         cache: SlotCache,
         seen: torch.Tensor | None,
         taps: Taps = NO_TAPS,
@@ -154,15 +163,15 @@ class DecoderStack:
     ) -> StackOutput:
         """Run embeddings [B, L, E] through all layers within a cache's ``begin`` and ``commit``.
 
-        ``seen`` is what ``begin`` returned. The attention tap is read for the last
-        ``num_attending`` tokens of each row.
+        ``rope`` is the cosines and sines of the tokens' positions, ``seen`` what ``begin``
+        returned. The attention tap is read for the last ``num_attending`` tokens of each row.
         """
         rows, length, _ = embeddings.shape
         num_rotated = self._num_heads + self.num_kv_heads
         groups = self._num_heads // self.num_kv_heads
         half = self.head_size // 2
         attend = plan_attention(seen, length, groups, embeddings.dtype)
-        cos, sin = rope.cos, rope.sin
+        cos, sin = rope
         states = attention = None
         x = embeddings.reshape(rows * length, -1)
         for index, layer in enumerate(self._layers):
@@ -171,9 +180,7 @@ class DecoderStack:
             rotated = torch.addcmul(plain * cos, plain.roll(half, -1), sin)
             queries = rotated[:, :, : self._num_heads]
             keys, values = cache.update(
-                rotated[:, :, self._num_heads :].transpose(1, 2),
-                qkv[:, :, num_rotated:].transpose(1, 2),
-                index,
+                rotated[:, :, self._num_heads :], qkv[:, :, num_rotated:], index
             )
             if num_attending and index == taps.attention_layer:
                 attention = attend.weights(queries, keys, num_attending)

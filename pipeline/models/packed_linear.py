@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -64,7 +65,8 @@ def _packed(
 
 
 def _transposed(weight: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
-    return torch.mm(x, weight) if bias is None else torch.addmm(bias, x, weight)
+    output = torch.mm(x, weight)
+    return output if bias is None else output.add_(bias)  # addmm first copies the bias: slower
 
 
 def _dense(weight: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
@@ -79,7 +81,7 @@ def _call_all(
     return joined if num_outputs is None else joined[..., :num_outputs]
 
 
-def _is_plain(module: nn.Module) -> bool:
+def _is_plain(module: nn.Module) -> TypeGuard[nn.Linear]:
     """Whether a module is its weight and bias and nothing else: no subclass, hook or override."""
     return (
         type(module) is nn.Linear
@@ -90,7 +92,7 @@ def _is_plain(module: nn.Module) -> bool:
     )
 
 
-def _fused_bias(linears: Sequence[nn.Module], num_outputs: int | None) -> torch.Tensor | None:
+def _fused_bias(linears: Sequence[nn.Linear], num_outputs: int | None) -> torch.Tensor | None:
     """Biases side by side, zeros for a layer without one; None if no layer has any."""
     if all(linear.bias is None for linear in linears):
         return None
@@ -101,7 +103,7 @@ def _fused_bias(linears: Sequence[nn.Module], num_outputs: int | None) -> torch.
     return torch.cat(biases)[:num_outputs].contiguous()
 
 
-def _share(linears: Sequence[nn.Module]) -> torch.Tensor:
+def _share(linears: Sequence[nn.Linear]) -> torch.Tensor:
     """The fused weight; the layers' own weights become views of it."""
     if len(linears) == 1:
         return linears[0].weight.detach()

@@ -161,7 +161,7 @@ class TransformersSession:
         stop = min(start + max_tokens, num_tokens)
         output = self._stack.run(
             prefill.embeddings[:, start:stop],
-            prefill.rope.at(slice(start, stop)),
+            prefill.rope.between(start, stop),
             self._cache,
             self._cache.begin([slot], [stop - start]),
             self._taps,
@@ -190,13 +190,13 @@ class TransformersSession:
         all_positions = self._stack.text_rope(0)
         if len(slots) == 1:
             ids = torch.tensor([list(token_ids[0])], device=self._device)
-            rope = all_positions.at(slice(starts[0], starts[0] + widest))
+            rope = all_positions.between(starts[0], starts[0] + widest)
         else:
             # Padding repeats the last token; its position may lie beyond what a row can reach.
-            last = len(all_positions.cos) - 1
+            last = len(all_positions.table) - 1
             padded = [[*tokens, *[tokens[-1]] * (widest - len(tokens))] for tokens in token_ids]
             positions = [[min(at, last) for at in range(s, s + widest)] for s in starts]
-            ids, at_positions = torch.tensor([padded, positions], device=self._device)
+            ids, at_positions = torch.tensor([padded, positions], device=self._device).unbind(0)
             rope = all_positions.at(at_positions)
         output = self._stack.run(
             self._stack.embedding(ids),

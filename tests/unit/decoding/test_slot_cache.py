@@ -30,7 +30,8 @@ class CheckedCache:
         for i, (slot, count) in enumerate(zip(slots, counts)):
             self.rows[slot] = torch.cat([self.rows[slot], new[:, i, :, :count]], dim=2)
         for layer in range(NUM_LAYERS):
-            keys, values = self.cache.update(new[layer], -new[layer], layer)
+            fed = new[layer].transpose(1, 2)
+            keys, values = self.cache.update(fed, -fed, layer)
             for i, slot in enumerate(slots):
                 row = self.rows[slot][layer]
                 assert torch.equal(keys[i, :, : row.shape[1]], row)
