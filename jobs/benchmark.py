@@ -2,7 +2,7 @@
 
 Parts run in one process or in several; each leaves its raw results under --raw, and the report and
 the `decoding` key of summary.json are made from all that lies there. Parts: tuning (own best K, on
-other clips), main, exactness (float32), ablations, frontier. No part: the report alone.
+other clips), main, exactness (float32), ablations, frontier, steps. No part: the report alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from pipeline.benchmark import tables
+from pipeline.benchmark import step, tables
 from pipeline.benchmark.clips import BenchmarkClip
 from pipeline.benchmark.competition import Competition, Rates, best_ks
 from pipeline.benchmark.figures import figures_of
@@ -43,7 +43,7 @@ from pipeline.settings import load_run_config
 from pipeline.stages.decode import DecodeStage
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("tuning", "main", "exactness", "ablations", "frontier")
+PARTS = ("tuning", "main", "exactness", "ablations", "frontier", "steps")
 _EXACTNESS_K = 4
 _EXACTNESS_BATCHES = (1, 8)
 
@@ -133,6 +133,14 @@ class Run:
         methods = frontier_methods(self._calibrated, self._lvspec_k())
         self._part("frontier", methods, 1, self._sizes.few, {})
 
+    def steps(self) -> None:
+        """What a decode step costs, in both dtypes."""
+        measured = [self._bench(dtype=dtype).step_costs() for dtype in ("float32", "bfloat16")]
+        path = self._arguments.raw / "steps.md"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(step.markdown(measured), encoding="utf-8")
+        _print(f"wrote {path}")
+
     def _lvspec_k(self) -> int:
         tuned = _read_tuning(self._arguments.raw)
         return best_ks(tuned.get(1, {})).get(LVSPEC, LOOSE_START)
@@ -199,6 +207,11 @@ class Bench:
         if len(self._clips) < wanted:
             self._clips = list(self._made(wanted))
         return self._clips[:num_clips], self._clips[num_clips:wanted]
+
+    def step_costs(self) -> step.StepCosts:
+        """Of this pair, at the batch sizes of the step table."""
+        clips, _ = self.clips(max(step.BATCHES), 1)
+        return step.measure_steps(self._target, self._draft, clips, self._config.prompt)
 
     def _made(self, num_clips: int) -> Iterator[BenchmarkClip]:
         with tempfile.TemporaryDirectory(prefix="lvspec-bench-") as folder:

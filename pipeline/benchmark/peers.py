@@ -41,7 +41,7 @@ class GenerateContestant:
 
     def _generate(self, clips: Sequence[BenchmarkClip], first: int) -> list[ClipRun]:
         """The prefill ends with the target's first forward; an assistant drafts in it too."""
-        inputs = self._inputs(clips)
+        inputs = generate_inputs(self.target, self.prompt, clips)
         ends: list[float] = []
         hook = self.target.model.register_forward_hook(lambda *_: ends.append(perf_counter()))
         options = self._options()
@@ -84,28 +84,6 @@ class GenerateContestant:
             options["suppress_tokens"] = padding
         return options
 
-    def _inputs(self, clips: Sequence[BenchmarkClip]) -> dict[str, Any]:
-        lengths = {clip.request.target.num_tokens for clip in clips}
-        if len(lengths) > 1:
-            raise ValueError(f"prompts of {sorted(lengths)} tokens do not fit one batch unpadded")
-        question = [{"type": "video"}, {"type": "text", "text": self.prompt.text}]
-        messages = [{"role": "user", "content": question}]
-        if self.prompt.system is not None:
-            system = [{"type": "text", "text": self.prompt.system}]
-            messages.insert(0, {"role": "system", "content": system})
-        processor = self.target.processor
-        text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        batch = processor(
-            text=[text] * len(clips),
-            videos=[clip.clip.frames for clip in clips],
-            video_metadata=[_metadata(clip) for clip in clips],
-            do_sample_frames=False,
-            do_resize=False,
-            return_tensors="pt",
-            **self.target.processor_options,
-        )
-        return dict(batch.to(self.target.device))
-
     @property
     def _pad_token_id(self) -> int:
         pad = self.target.tokenizer.pad_token_id
@@ -117,6 +95,32 @@ class GenerateContestant:
             if token in self.target.eos_token_ids:
                 return place + 1
         return len(token_ids)
+
+
+def generate_inputs(
+    target: TransformersVideoLM, prompt: PromptConfig, clips: Sequence[BenchmarkClip]
+) -> dict[str, Any]:
+    """What ``generate`` takes for a batch of clips. ValueError if prompts differ in length."""
+    lengths = {clip.request.target.num_tokens for clip in clips}
+    if len(lengths) > 1:
+        raise ValueError(f"prompts of {sorted(lengths)} tokens do not fit one batch unpadded")
+    question = [{"type": "video"}, {"type": "text", "text": prompt.text}]
+    messages = [{"role": "user", "content": question}]
+    if prompt.system is not None:
+        system = [{"type": "text", "text": prompt.system}]
+        messages.insert(0, {"role": "system", "content": system})
+    processor = target.processor
+    text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    batch = processor(
+        text=[text] * len(clips),
+        videos=[clip.clip.frames for clip in clips],
+        video_metadata=[_metadata(clip) for clip in clips],
+        do_sample_frames=False,
+        do_resize=False,
+        return_tensors="pt",
+        **target.processor_options,
+    )
+    return dict(batch.to(target.device))
 
 
 def _metadata(clip: BenchmarkClip) -> dict[str, Any]:
