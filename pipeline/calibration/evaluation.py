@@ -1,0 +1,152 @@
+"""Every score on some clips: what it is worth for telling facts, and for judging mismatches.
+
+Shapes: K tokens of the captions, N mismatches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.calibration.candidates import (
+    Candidate,
+    CaptionTokens,
+    Scores,
+    combined_scores,
+    lexicon_scores,
+)
+from pipeline.calibration.separation import Separation, auc, separation
+from pipeline.decoding.calibration import Lexicon
+from pipeline.speculation_config import AnchorScoreKind
+
+Bools = npt.NDArray[np.bool_]
+
+HARMFUL = "harmful"
+FACTS = "facts"
+ON_A_FACT = "on a fact"
+UNAMBIGUOUS = "harmful, unambiguous"
+AMBIGUOUS = "harmful, ambiguous"
+ORACLE = "word oracle"
+_COMBINED = {
+    AnchorScoreKind.COSINE: AnchorScoreKind.LEXICON_COSINE,
+    AnchorScoreKind.ATTENTION: AnchorScoreKind.LEXICON_ATTENTION,
+}
+_SEED = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Labels:
+    """What is true of the tokens. ``harmful`` [N]: facts change if the mismatch passes.
+
+    Where the truth is known: ``facts`` [K], the token is on a fact; ``on_a_fact`` [N], it or the
+    drafted one is; ``ambiguous`` [N], one of them is a word that need not state a fact.
+    """
+
+    harmful: Bools
+    facts: Bools | None = None
+    on_a_fact: Bools | None = None
+    ambiguous: Bools | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """A score and how well it does, by the name of the question. No candidate: a control."""
+
+    name: str
+    candidate: Candidate | None
+    figures: Mapping[str, Separation]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A score among many: its AUC for harmful mismatches, and for facts where they are known."""
+
+    candidate: Candidate
+    auc: float
+    facts_auc: float | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """A candidate's scores; ``context`` is the mean and the standard deviation by which a
+    combination standardises."""
+
+    scores: Scores
+    context: tuple[float, float] = (0.0, 1.0)
+
+
+def all_scores(
+    tokens: CaptionTokens, lexicon: Lexicon, contextual: Mapping[Candidate, Scores]
+) -> dict[Candidate, Scored]:
+    """The lexicon, every contextual score, their combinations, and chance."""
+    prior = lexicon_scores(tokens, lexicon)
+    every = {Candidate(AnchorScoreKind.LEXICON): Scored(prior)}
+    for candidate, scores in contextual.items():
+        every[candidate] = Scored(scores)
+        if kind := _COMBINED.get(candidate.kind):
+            both, mean, std = combined_scores(tokens, prior, scores)
+            combined = Candidate(kind, candidate.layer, candidate.state, candidate.top_n)
+            every[combined] = Scored(both, (mean, std))
+    every[Candidate(AnchorScoreKind.RANDOM)] = Scored(_random(tokens))
+    return every
+
+
+def points(every: Mapping[Candidate, Scored], labels: Labels) -> list[Point]:
+    """All scores, the best among mismatches first; random and entropy are controls, left out."""
+    controls = (AnchorScoreKind.RANDOM, AnchorScoreKind.ENTROPY)
+    found = [
+        Point(
+            candidate,
+            auc(scored.scores.mismatches, labels.harmful),
+            None if labels.facts is None else auc(scored.scores.captions, labels.facts),
+        )
+        for candidate, scored in every.items()
+        if candidate.kind not in controls
+    ]
+    return sorted(found, key=lambda point: -point.auc)
+
+
+def rows(
+    tokens: CaptionTokens,
+    every: Mapping[Candidate, Scored],
+    labels: Labels,
+    also: Sequence[Candidate] = (),
+) -> list[Row]:
+    """With intervals: the best of each kind, those of ``also``, and the controls."""
+    best: dict[AnchorScoreKind, Candidate] = {}
+    for point in points(every, labels):
+        best.setdefault(point.candidate.kind, point.candidate)
+    chosen = dict.fromkeys([*best.values(), *(c for c in also if c in every)])
+    chosen |= dict.fromkeys(
+        c for c in every if c.kind in (AnchorScoreKind.RANDOM, AnchorScoreKind.ENTROPY)
+    )
+    found = [Row(str(c), c, _figures(tokens, every[c].scores, labels)) for c in chosen]
+    if labels.on_a_fact is not None and labels.facts is not None:
+        oracle = Scores(labels.facts.astype(float), labels.on_a_fact.astype(float))
+        found.append(Row(ORACLE, None, _figures(tokens, oracle, labels)))
+    return found
+
+
+def _random(tokens: CaptionTokens) -> Scores:
+    rng = np.random.default_rng(_SEED)
+    return Scores(rng.random(len(tokens.clips)), rng.random(len(tokens.mismatches)))
+
+
+def _figures(tokens: CaptionTokens, scores: Scores, labels: Labels) -> dict[str, Separation]:
+    clips = tokens.mismatch_clips
+    figures = {HARMFUL: separation(scores.mismatches, labels.harmful, clips)}
+    if labels.facts is not None:
+        figures[FACTS] = separation(scores.captions, labels.facts, tokens.clips)
+    if labels.on_a_fact is not None:
+        figures[ON_A_FACT] = separation(scores.mismatches, labels.on_a_fact, clips)
+    if labels.ambiguous is not None:
+        parts = {UNAMBIGUOUS: ~labels.ambiguous, AMBIGUOUS: labels.ambiguous}
+        for name, part in parts.items():
+            if part.any():
+                figures[name] = separation(
+                    scores.mismatches[part], labels.harmful[part], clips[part]
+                )
+    return figures
