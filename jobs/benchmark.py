@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -23,7 +22,6 @@ from pipeline.benchmark import step, tables
 from pipeline.benchmark.clips import BenchmarkClip
 from pipeline.benchmark.competition import Competition, Rates, best_ks
 from pipeline.benchmark.figures import figures_of
-from pipeline.benchmark.hardware import hardware
 from pipeline.benchmark.methods import LOOSE_START, LVSPEC, Calibrated, Method, main_methods
 from pipeline.benchmark.report import Measured, Report
 from pipeline.benchmark.runs import Setting, load_all, save
@@ -38,6 +36,7 @@ from pipeline.decoding.request import CaptionRequest
 from pipeline.models.base import VideoLM
 from pipeline.models.loading import load_pair
 from pipeline.records import DecodedClip, Failure
+from pipeline.report.provenance import commit, hardware
 from pipeline.sample_world.corpus import CorpusPlan, read_facts, write_corpus
 from pipeline.settings import load_run_config
 from pipeline.stages.decode import DecodeStage
@@ -187,7 +186,7 @@ class Bench:
         self._target, self._draft = target, draft
         self._clips: list[BenchmarkClip] = []
         setting = Setting(
-            commit=_commit(),
+            commit=commit(),
             date=datetime.now(UTC).date().isoformat(),
             hardware=hardware(),
             command=shlex.join(["python", "jobs/benchmark.py", *sys.argv[1:]]),
@@ -255,12 +254,6 @@ def _calibrated(path: str | None) -> Calibrated:
         return Calibrated()
     calibration, _ = load_calibration(Path(path))
     return Calibrated(path, calibration.method, calibration.anchors.quantile_scope)
-
-
-def _commit() -> str:
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    return done.stdout.strip() or "unknown"
 
 
 def _read_tuning(raw: Path) -> dict[int, Rates]:

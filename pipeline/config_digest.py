@@ -118,7 +118,7 @@ def _speculation_meaning(speculation: SpeculationConfig) -> dict[str, Any]:
         exclude=ineffective,
     )
     fidelity = speculation.fidelity
-    may_tighten = method.is_loose and fidelity.shadow_share > 0 and fidelity.min_facts_kept > 0
+    may_tighten = method.is_loose and fidelity.shadow_share > 0 and fidelity.min_facts_kept != 0
     if may_tighten:
         meaning["fidelity"] = fidelity.model_dump(mode="json")
     # without anchors, all that a calibration gives is the number of tokens, and what facts are

@@ -117,6 +117,38 @@ class Progress:
             self._print_line(str(self.count()))
 
 
+class StepProgress:
+    """A line now and then about one step whose items are counted; it has no thread of its own."""
+
+    def __init__(
+        self,
+        label: str,
+        total: int,
+        print_line: Callable[[str], None],
+        interval_s: float = 15.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._label = label
+        self._total = total
+        self._print_line = print_line
+        self._interval_s = interval_s
+        self._clock = clock
+        self._start_s = self._shown_s = clock()
+
+    def show(self, num_done: int) -> None:
+        """Tell that so many items are done; the last one is always told."""
+        now_s = self._clock()
+        if now_s - self._shown_s < self._interval_s and num_done != self._total:
+            return
+        self._shown_s = now_s
+        elapsed_s = now_s - self._start_s
+        left_s = elapsed_s * (self._total - num_done) / num_done
+        self._print_line(
+            f"{self._label}: {num_done}/{self._total}, "
+            f"{format_duration(elapsed_s)} elapsed, {format_duration(left_s)} left"
+        )
+
+
 def format_duration(seconds: float) -> str:
     """``3 s``, ``4 min 05 s``, ``7 h 30 min``."""
     whole = round(seconds)

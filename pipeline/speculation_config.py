@@ -54,9 +54,11 @@ class AnchorScoreKind(StrEnum):
 
     COSINE = "cosine"
     ATTENTION = "attention"
+    MARGIN = "margin"
     LEXICON = "lexicon"
     LEXICON_COSINE = "lexicon_cosine"
     LEXICON_ATTENTION = "lexicon_attention"
+    LEXICON_MARGIN = "lexicon_margin"
     ENTROPY = "entropy"
     RANDOM = "random"
 
@@ -171,9 +173,11 @@ class FidelityConfig(Section):
     shadow_share: float = Field(default=0.0, ge=0, le=1)
     """Share of clips (chosen by clip_id) also decoded exactly, to track the facts kept; 0 tracks
     and promises nothing."""
-    min_facts_kept: float = Field(default=0.998, ge=0, le=1)
+    min_facts_kept: float | None = Field(default=None, ge=0, le=1)
     """Least mean share of facts kept: lambda is tightened, down to exact decoding, when shadows
-    show less. Facts are told by the calibration's lexicon; 0 promises nothing and needs none."""
+    show less. Facts are told by the calibration's lexicon, to which another wording is another
+    fact; None: what the calibration's choice kept by that measure, less 0.01; 0 promises nothing
+    and needs no calibration."""
     min_clips: int = Field(default=20, ge=1)
     """Shadowed clips before the promise is judged."""
 

@@ -15,7 +15,8 @@ from pipeline.speculation_config import SpeculationMethod
 
 
 def write_calibration(path: Path, **changes: Any) -> str:
-    """``changes``: num_speculative_tokens, vocab_size, lexicon (the value of all entries)."""
+    """``changes``: num_speculative_tokens, vocab_size, lexicon (the value of all entries),
+    visual_words_kept."""
     path.parent.mkdir(exist_ok=True)
     vocab_size = changes.get("vocab_size", 3)
     calibration = Calibration(
@@ -26,8 +27,9 @@ def write_calibration(path: Path, **changes: Any) -> str:
         anchors=default_anchors(4),
         score_quantiles=tuple(i / 100 for i in range(101)),
         context_mean=0.0,
-        context_std=1.0,
+        context_scale=1.0,
         visual_threshold=0.5,
+        visual_words_kept=changes.get("visual_words_kept", 1.0),
         measured={},
     )
     lexicon = np.full(vocab_size, changes.get("lexicon", 0.5), np.float32)

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from time import monotonic
 
 from pipeline.benchmark.clips import BenchmarkClip
 from pipeline.benchmark.contestants import Contestant
 from pipeline.benchmark.runs import ClipRun
-from pipeline.progress import format_duration
+from pipeline.progress import StepProgress
 
-_PROGRESS_INTERVAL_S = 15.0
 _GROUPS_PER_BATCH = 3
 
 Print = Callable[[str], None]
@@ -65,7 +63,7 @@ def decode_in_turn(
         else:
             runs[name] = []
     size = group_size(batch)
-    progress = _Progress(label, len(clips), print_line)
+    progress = StepProgress(f"{label}, clips", len(clips), print_line)
     for turn, start in enumerate(range(0, len(clips), size)):
         group = clips[start : start + size]
         for name in rotated(list(runs), turn):
@@ -79,24 +77,3 @@ def rotated(names: Sequence[str], turn: int) -> Iterator[str]:
     """All names, starting with another one each turn."""
     for index in range(len(names)):
         yield names[(index + turn) % len(names)]
-
-
-class _Progress:
-    def __init__(self, label: str, num_clips: int, print_line: Print) -> None:
-        self._label = label
-        self._num_clips = num_clips
-        self._print_line = print_line
-        self._started = self._shown = monotonic()
-
-    def show(self, num_done: int) -> None:
-        now = monotonic()
-        is_last = num_done == self._num_clips
-        if now - self._shown < _PROGRESS_INTERVAL_S and not is_last:
-            return
-        self._shown = now
-        elapsed_s = now - self._started
-        left_s = elapsed_s * (self._num_clips - num_done) / num_done
-        self._print_line(
-            f"{self._label}: {num_done}/{self._num_clips} clips, "
-            f"{format_duration(elapsed_s)} elapsed, {format_duration(left_s)} left"
-        )

@@ -7,12 +7,7 @@ from collections.abc import Mapping, Sequence
 from pipeline.benchmark.figures import MethodFigures
 from pipeline.benchmark.methods import PLAIN
 from pipeline.benchmark.series import Line, crossover
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+from pipeline.report.markdown import table
 
 
 def speed_table(figures: Sequence[MethodFigures]) -> str:

@@ -14,6 +14,7 @@ import torch
 
 from pipeline.calibration.mismatches import Mismatch
 from pipeline.calibration.reading import TargetCaption, longest_caption, open_reader, opened
+from pipeline.calibration.separation import auc
 from pipeline.decoding.acceptance import VerifiedBlock
 from pipeline.decoding.anchor_scores import (
     AnchorScore,
@@ -21,6 +22,7 @@ from pipeline.decoding.anchor_scores import (
     cosine_score,
     entropy_score,
     log_odds,
+    margin_score,
 )
 from pipeline.decoding.calibration import Lexicon
 from pipeline.decoding.session import ForwardOutput, PrefillOutput, Taps
@@ -28,6 +30,7 @@ from pipeline.decoding.sessions import DecodingModel
 from pipeline.speculation_config import AnchorScoreKind, AnchorState
 
 MAX_LAYERS = 8
+WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 Floats = npt.NDArray[np.float64]
 
 
@@ -87,6 +90,10 @@ class CaptionTokens:
             drafted[starts[mismatch.caption] + mismatch.position - 1] = score
         return drafted
 
+    def num_readings(self, num_layers: int) -> int:
+        """How often a caption is read to score all layers."""
+        return len(self.captions) * len(candidate_layers(num_layers))
+
     def of_mismatch(self, caption: int) -> list[Mismatch]:
         """Those of one caption."""
         return [mismatch for mismatch in self.mismatches if mismatch.caption == caption]
@@ -109,26 +116,37 @@ def lexicon_scores(tokens: CaptionTokens, lexicon: Lexicon) -> Scores:
     )
 
 
-def combined_scores(
-    tokens: CaptionTokens, prior: Scores, contextual: Scores
-) -> tuple[Scores, float, float]:
-    """The lexicon's log-odds plus the contextual score in standard deviations of what is drafted.
+@dataclass(frozen=True, slots=True)
+class Context:
+    """How a contextual score is added to the lexicon's log-odds: (score - mean) / scale."""
 
-    With the mean and the standard deviation (see anchor_scores.combined_score).
-    """
-    drafted = tokens.as_drafted(contextual)
-    mean, std = float(drafted.mean()), float(drafted.std()) or 1.0
+    mean: float
+    scale: float
+
+
+def combined_scores(prior: Scores, contextual: Scores, context: Context) -> Scores:
+    """The lexicon's log-odds and a contextual score; see anchor_scores.combined_score."""
 
     def combined(words: Floats, contexts: Floats) -> Floats:
-        return np.array([log_odds(word) for word in words]) + (contexts - mean) / std
+        odds = np.array([log_odds(word) for word in words], np.float64)
+        return odds + (contexts - context.mean) / context.scale
 
-    return (
-        Scores(
-            combined(prior.captions, contextual.captions),
-            combined(prior.mismatches, contextual.mismatches),
-        ),
-        mean,
-        std,
+    return Scores(
+        combined(prior.captions, contextual.captions),
+        combined(prior.mismatches, contextual.mismatches),
+    )
+
+
+def fitted_context(
+    tokens: CaptionTokens, prior: Scores, contextual: Scores, harmful: npt.NDArray[np.bool_]
+) -> Context:
+    """The weight, of WEIGHTS per standard deviation, that tells harmful mismatches best."""
+    drafted = tokens.as_drafted(contextual)
+    mean, std = float(drafted.mean()), float(drafted.std()) or 1.0
+    contexts = [Context(mean, std / weight) for weight in WEIGHTS]
+    return max(
+        contexts,
+        key=lambda context: auc(combined_scores(prior, contextual, context).mismatches, harmful),
     )
 
 
@@ -138,7 +156,7 @@ def contextual_scores(
     top_n: int,
     report: Callable[[int], None],
 ) -> dict[Candidate, Scores]:
-    """Cosine and attention by layer and state, and the target's entropy.
+    """Cosine and attention by layer and state, and the target's margin and entropy.
 
     A mismatch is scored as in decoding: the drafted token is read in its place. ``report`` is told
     how many captions were read, those of all layers counted.
@@ -184,6 +202,7 @@ def _scorers(
         attention = Candidate(AnchorScoreKind.ATTENTION, layer, state)
         scorers[attention] = attention_score(has_video, state)
     if layer == 0:
+        scorers[Candidate(AnchorScoreKind.MARGIN)] = margin_score(has_video)
         scorers[Candidate(AnchorScoreKind.ENTROPY)] = entropy_score(has_video)
     return scorers
 

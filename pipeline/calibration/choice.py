@@ -9,7 +9,7 @@ enough facts too.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from pipeline.calibration.separation import threshold_at
 from pipeline.calibration.trials import Setting, Trial
 from pipeline.speculation_config import QuantileScope, SpeculationMethod
 
+LONGEST_K = 16
 NUM_QUANTILES = 1001
 """A tenth of a percent of the drafted tokens apart: the thresholds that matter lie close."""
 RECALLS = (1.0, 0.995, 0.99, 0.98, 0.97, 0.96, 0.95, 0.93, 0.9)
@@ -74,19 +75,24 @@ class Search:
     run: RunTrial
     facts: str
     min_facts_kept: float
-    tried: dict[Setting, Trial]
     report: Callable[[str], None]
+    _tried: dict[Setting, Trial] = field(default_factory=dict)
+
+    @property
+    def tried(self) -> list[Trial]:
+        """All trials, in order."""
+        return list(self._tried.values())
 
     def trial(self, setting: Setting) -> Trial:
         """Decode, unless that was done."""
-        if setting not in self.tried:
-            trial = self.tried[setting] = self.run(setting)
+        if setting not in self._tried:
+            trial = self._tried[setting] = self.run(setting)
             kept = ", ".join(f"{name} {value:.2%}" for name, value in trial.kept.items())
             self.report(
                 f"{setting}: {trial.speed_up:.2f}x by the cost model, T "
                 f"{trial.mean_accepted_length:.2f}; facts kept: {kept}"
             )
-        return self.tried[setting]
+        return self._tried[setting]
 
     def keeps_enough(self, trial: Trial) -> bool:
         """Whether the mean is within the budget; its interval is reported."""
@@ -94,10 +100,10 @@ class Search:
 
     def best(self) -> Trial:
         """The fastest within the budget; if none is, the one that keeps most."""
-        good = [trial for trial in self.tried.values() if self.keeps_enough(trial)]
+        good = [trial for trial in self.tried if self.keeps_enough(trial)]
         if good:
             return max(good, key=lambda trial: trial.speed_up)
-        return max(self.tried.values(), key=lambda trial: trial.kept[self.facts].value)
+        return max(self.tried, key=lambda trial: trial.kept[self.facts].value)
 
     def climb(self, setting: Setting, lambdas: Sequence[float]) -> Trial:
         """The highest lambda within the budget, by bisection; facts are taken to fall with it.

@@ -6,7 +6,7 @@ Shapes: K tokens of the captions, N mismatches.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +14,15 @@ import numpy.typing as npt
 from pipeline.calibration.candidates import (
     Candidate,
     CaptionTokens,
+    Context,
     Scores,
     combined_scores,
+    fitted_context,
     lexicon_scores,
 )
 from pipeline.calibration.separation import Separation, auc, separation
 from pipeline.decoding.calibration import Lexicon
+from pipeline.decoding.score_choice import COMBINED
 from pipeline.speculation_config import AnchorScoreKind
 
 Bools = npt.NDArray[np.bool_]
@@ -30,10 +33,6 @@ ON_A_FACT = "on a fact"
 UNAMBIGUOUS = "harmful, unambiguous"
 AMBIGUOUS = "harmful, ambiguous"
 ORACLE = "word oracle"
-_COMBINED = {
-    AnchorScoreKind.COSINE: AnchorScoreKind.LEXICON_COSINE,
-    AnchorScoreKind.ATTENTION: AnchorScoreKind.LEXICON_ATTENTION,
-}
 _SEED = 0
 
 
@@ -69,41 +68,47 @@ class Point:
     facts_auc: float | None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Scored:
-    """A candidate's scores; ``context`` is the mean and the standard deviation by which a
-    combination standardises."""
-
-    scores: Scores
-    context: tuple[float, float] = (0.0, 1.0)
+def fitted_contexts(
+    tokens: CaptionTokens,
+    lexicon: Lexicon,
+    contextual: Mapping[Candidate, Scores],
+    harmful: Bools,
+) -> dict[Candidate, Context]:
+    """How each contextual score is added to the lexicon, by the calibration split."""
+    prior = lexicon_scores(tokens, lexicon)
+    return {
+        candidate: fitted_context(tokens, prior, scores, harmful)
+        for candidate, scores in contextual.items()
+        if candidate.kind in COMBINED
+    }
 
 
 def all_scores(
-    tokens: CaptionTokens, lexicon: Lexicon, contextual: Mapping[Candidate, Scores]
-) -> dict[Candidate, Scored]:
+    tokens: CaptionTokens,
+    lexicon: Lexicon,
+    contextual: Mapping[Candidate, Scores],
+    contexts: Mapping[Candidate, Context],
+) -> dict[Candidate, Scores]:
     """The lexicon, every contextual score, their combinations, and chance."""
     prior = lexicon_scores(tokens, lexicon)
-    every = {Candidate(AnchorScoreKind.LEXICON): Scored(prior)}
-    for candidate, scores in contextual.items():
-        every[candidate] = Scored(scores)
-        if kind := _COMBINED.get(candidate.kind):
-            both, mean, std = combined_scores(tokens, prior, scores)
-            combined = Candidate(kind, candidate.layer, candidate.state, candidate.top_n)
-            every[combined] = Scored(both, (mean, std))
-    every[Candidate(AnchorScoreKind.RANDOM)] = Scored(_random(tokens))
+    every = {Candidate(AnchorScoreKind.LEXICON): prior, **contextual}
+    for candidate, context in contexts.items():
+        both = replace(candidate, kind=COMBINED[candidate.kind])
+        every[both] = combined_scores(prior, contextual[candidate], context)
+    every[Candidate(AnchorScoreKind.RANDOM)] = _random(tokens)
     return every
 
 
-def points(every: Mapping[Candidate, Scored], labels: Labels) -> list[Point]:
+def points(every: Mapping[Candidate, Scores], labels: Labels) -> list[Point]:
     """All scores, the best among mismatches first; random and entropy are controls, left out."""
     controls = (AnchorScoreKind.RANDOM, AnchorScoreKind.ENTROPY)
     found = [
         Point(
             candidate,
-            auc(scored.scores.mismatches, labels.harmful),
-            None if labels.facts is None else auc(scored.scores.captions, labels.facts),
+            auc(scores.mismatches, labels.harmful),
+            None if labels.facts is None else auc(scores.captions, labels.facts),
         )
-        for candidate, scored in every.items()
+        for candidate, scores in every.items()
         if candidate.kind not in controls
     ]
     return sorted(found, key=lambda point: -point.auc)
@@ -111,7 +116,7 @@ def points(every: Mapping[Candidate, Scored], labels: Labels) -> list[Point]:
 
 def rows(
     tokens: CaptionTokens,
-    every: Mapping[Candidate, Scored],
+    every: Mapping[Candidate, Scores],
     labels: Labels,
     also: Sequence[Candidate] = (),
 ) -> list[Row]:
@@ -123,7 +128,7 @@ def rows(
     chosen |= dict.fromkeys(
         c for c in every if c.kind in (AnchorScoreKind.RANDOM, AnchorScoreKind.ENTROPY)
     )
-    found = [Row(str(c), c, _figures(tokens, every[c].scores, labels)) for c in chosen]
+    found = [Row(str(c), c, _figures(tokens, every[c], labels)) for c in chosen]
     if labels.on_a_fact is not None and labels.facts is not None:
         oracle = Scores(labels.facts.astype(float), labels.on_a_fact.astype(float))
         found.append(Row(ORACLE, None, _figures(tokens, oracle, labels)))

@@ -127,7 +127,8 @@ def count_moved(
                     np.add.at(occurrences, caption.token_ids.numpy(), 1)
                     np.add.at(seen, caption.token_ids[gain >= _SEEN_GAIN].numpy(), 1)
                     del waiting[other]
-        report(min(place + 1, len(captions)))
+        if place >= num_others:
+            report(place + 1 - num_others)
     return LexiconCounts(mass.numpy(), moved.numpy(), occurrences, seen)
 
 

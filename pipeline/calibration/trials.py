@@ -5,28 +5,25 @@ Everything here but the costs is deterministic: captions of a fixed K do not dep
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from pipeline.calibration.costs import RoundCosts
+from pipeline.calibration.evidence import Pair
 from pipeline.calibration.reading import TargetCaption
-from pipeline.config import GenerationConfig
 from pipeline.decoding.calibration import AnchorSettings
 from pipeline.decoding.engine import CaptionEngine
-from pipeline.decoding.facts import Facts, facts_kept
-from pipeline.decoding.sessions import DecodingModel
+from pipeline.decoding.facts import FactExtractor, Facts, facts_kept
 from pipeline.records import Caption
 from pipeline.speculation_config import (
     AnchorConfig,
-    DraftingConfig,
     SpeculationConfig,
     SpeculationMethod,
 )
 from pipeline.statistics import Estimate, bootstrap_mean
-
-FactsOf = Callable[[Sequence[int]], Facts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,46 +64,44 @@ class Trial:
 class Trials:
     """Decodes the clips of one split, by settings that may name the calibration at ``path``.
 
-    ``extractors`` tell facts of token ids, by name. ``drafting`` but for its adaptive length, which
-    would make captions depend on the clock.
+    ``extractors`` tell facts, by name. The draft's length is the setting's: an adaptive one would
+    make captions depend on the clock.
     """
 
     def __init__(
         self,
-        models: tuple[DecodingModel, DecodingModel],
-        generation: GenerationConfig,
-        drafting: DraftingConfig,
+        pair: Pair,
         captions: Sequence[TargetCaption],
-        extractors: Mapping[str, FactsOf],
+        extractors: Mapping[str, FactExtractor],
         costs: RoundCosts,
+        path: Path,
     ) -> None:
-        self._models = models
-        self._generation = generation
-        self._drafting = drafting.model_copy(update={"adaptive": False})
+        self._pair = pair
+        self._drafting = pair.drafting.model_copy(update={"adaptive": False})
         self._captions = captions
         self._extractors = extractors
         self._costs = costs
-        self._own = {
-            name: [facts_of(caption.token_ids) for caption in captions]
-            for name, facts_of in extractors.items()
-        }
+        self._path = path
+        self._own = [self._facts(caption.token_ids) for caption in captions]
 
-    def run(self, setting: Setting, path: str) -> Trial:
+    def run(self, setting: Setting) -> Trial:
         """Decode all clips."""
         speculation = SpeculationConfig(
             method=setting.method,
             num_speculative_tokens=setting.num_speculative_tokens,
-            calibration=path,
+            calibration=str(self._path),
             drafting=self._drafting,
             anchors=AnchorConfig(**setting.anchors.model_dump()),
         )
-        engine = CaptionEngine(*self._models, self._generation, speculation)
+        pair = self._pair
+        engine = CaptionEngine(pair.target, pair.draft, pair.generation, speculation)
         captions = engine.caption([caption.request for caption in self._captions])
+        facts = [self._facts(caption.token_ids) for caption in captions]
         kept = {
             name: bootstrap_mean(
-                [facts_kept(facts_of(c.token_ids), own) for c, own in zip(captions, owns)]
+                [facts_kept(ours[name], own[name]) for ours, own in zip(facts, self._own)]
             )
-            for (name, facts_of), owns in zip(self._extractors.items(), self._own.values())
+            for name in self._extractors
         }
         steps = sum(caption.stats.target_steps for caption in captions)
         # The first token is the prefill's.
@@ -122,6 +117,10 @@ class Trials:
             speed_up=self._costs.speed_up(per_step, setting.num_speculative_tokens),
             same_text=float(np.mean(same)),
         )
+
+    def _facts(self, token_ids: Sequence[int]) -> dict[str, Facts]:
+        text = self._pair.target.decode_text(token_ids)
+        return {name: facts_of(token_ids, text) for name, facts_of in self._extractors.items()}
 
 
 def _added_up(captions: Sequence[Caption]) -> tuple[int, ...]:

@@ -61,10 +61,36 @@ def attention_score(has_video: bool, state: AnchorState) -> AnchorScore:
     return score
 
 
+def margin_score(has_video: bool) -> AnchorScore:
+    """By how many nats the target finds its own token likelier than the drafted one; 0 if equal.
+
+    It knows nothing of the video either, but of what the video says the target is sure: there the
+    margin of a wrong word is wide, between two wordings it is narrow.
+    """
+    if not has_video:
+        return always_anchor
+
+    def score(block: VerifiedBlock) -> Sequence[float]:
+        scores = [0.0] * len(block.drafted)
+        # Only where the two differ, all in one look-up: each call of torch takes microseconds.
+        places = [j for j, token in enumerate(block.drafted) if token != block.choices[j]]
+        if places:
+            width = block.logits.shape[-1]
+            wanted = [j * width + block.choices[j] for j in places]
+            wanted += [j * width + block.drafted[j] for j in places]
+            values = block.logits.reshape(-1)[wanted].tolist()
+            for j, own, drafted in zip(places, values, values[len(places) :]):
+                scores[j] = own - drafted
+        return scores
+
+    return score
+
+
 def lexicon_score(lexicon: Sequence[float], has_video: bool) -> AnchorScore:
     """How much the video matters to the drafted word or to the target's own, whichever is more.
 
-    Both, since a draft that invents a detail is as harmful as one that misses it. ``lexicon`` [V].
+    Both, since a draft that invents a detail is as harmful as one that misses it. ``lexicon`` [V],
+    or anything that grows with it.
     """
     if not has_video:
         return always_anchor
@@ -79,18 +105,18 @@ def lexicon_score(lexicon: Sequence[float], has_video: bool) -> AnchorScore:
 
 
 def combined_score(
-    prior: AnchorScore, contextual: AnchorScore, mean: float, std: float
+    prior: AnchorScore, contextual: AnchorScore, mean: float, scale: float
 ) -> AnchorScore:
-    """Log-odds of the lexicon's value plus the contextual score in standard deviations.
+    """The prior (log-odds of the lexicon's value) plus the contextual score less mean, by scale.
 
     The lexicon knows words, the context tells "to the right" from "right away". Sums of log-odds
     are what independent evidence asks for; the two are not quite independent, so this is a
-    heuristic, to be measured like any score.
+    heuristic, its scale is calibrated, and it is measured like any score.
     """
 
     def score(block: VerifiedBlock) -> Sequence[float]:
         return [
-            log_odds(word) + (context - mean) / std
+            word + (context - mean) / scale
             for word, context in zip(prior(block), contextual(block))
         ]
 

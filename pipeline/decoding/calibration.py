@@ -59,10 +59,12 @@ class AnchorSettings(BaseModel):
 class Calibration(BaseModel):
     """A calibration without its lexicon.
 
-    score_quantiles are 101 ascending quantiles of the chosen score over the calibration tokens, by
-    which scope ``calibrated`` turns lambda into a threshold. context_mean and context_std
-    standardise the contextual score of a combination. visual_threshold is the lexicon value above
-    which a token counts as visual. measured says how it was made and what it showed, for people.
+    score_quantiles are ascending quantiles of the chosen score over the calibration tokens, by
+    which scope ``calibrated`` turns lambda into a threshold. context_mean and context_scale weigh
+    the contextual score of a combination. visual_threshold is the lexicon value above which a token
+    counts as visual; visual_words_kept is the share of such words that the choice kept on clips
+    that it was not chosen on, for the fidelity budget. measured says how it was made and what it
+    showed, for people.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -74,8 +76,9 @@ class Calibration(BaseModel):
     anchors: AnchorSettings
     score_quantiles: tuple[float, ...]
     context_mean: float
-    context_std: float
+    context_scale: float
     visual_threshold: float
+    visual_words_kept: float
     measured: dict[str, Any]
 
     def check_pair(self, pair: PairIdentity) -> None:

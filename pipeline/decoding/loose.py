@@ -14,8 +14,6 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from itertools import pairwise
 
-import torch
-
 from pipeline.decoding.acceptance import RejectionCause, TokenKind, VerifiedBlock
 
 Objections = dict[int, RejectionCause | None]
@@ -104,11 +102,20 @@ def below_floor(
     if not positions or epsilon == 0 or delta == 0:
         return set()
     log_p = block.logits[list(positions)].float().log_softmax(-1)
-    entropy = -(log_p.exp() * log_p).sum(-1)
-    drafted = torch.tensor([block.drafted[j] for j in positions], device=log_p.device)
-    p_drafted = log_p.gather(-1, drafted[:, None])[:, 0].exp()
-    floor = (delta * (-entropy).exp()).clamp(max=epsilon)
-    return {j for j, low in zip(positions, (p_drafted <= floor).tolist()) if low}
+    width = log_p.shape[-1]
+    wanted = [row * width + block.drafted[j] for row, j in enumerate(positions)]
+    p_drafted = log_p.view(-1)[wanted].exp().tolist()
+    # What is likelier than epsilon passes at any entropy: most do, and need none.
+    doubtful = [row for row, p in enumerate(p_drafted) if p <= epsilon]
+    if not doubtful:
+        return set()
+    log_p = log_p[doubtful]
+    sharpness = (log_p.exp() * log_p).sum(-1).exp().tolist()  # exp(-entropy)
+    return {
+        positions[row]
+        for row, sharp in zip(doubtful, sharpness)
+        if p_drafted[row] <= min(epsilon, delta * sharp)
+    }
 
 
 def certain(block: VerifiedBlock, positions: Sequence[int], threshold: float) -> set[int]:

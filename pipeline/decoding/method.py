@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.config import GenerationConfig, SpeculationConfig, SpeculationMethod
 from pipeline.decoding.acceptance import RowRule
-from pipeline.decoding.calibration import load_calibration, resolve
+from pipeline.decoding.calibration import Calibration, load_calibration, resolve
 from pipeline.decoding.draft_length import AdaptiveLength
 from pipeline.decoding.facts import FactExtractor, VisualWords, facts_kept
 from pipeline.decoding.fidelity import LOSSLESS, FidelityBudget, Rung, ladder
@@ -22,6 +22,9 @@ from pipeline.decoding.score_choice import ScoreOfRow, taps_for
 from pipeline.decoding.session import DecodeSession, ModelInputs, PrefillOutput, Taps
 from pipeline.decoding.sessions import DecodingModel
 from pipeline.speculation_config import Drafter, PruningPolicy
+
+_MIN_FACTS_KEPT = 0.998
+_WORDS_MARGIN = 0.01
 
 
 class DecodingMethod:
@@ -89,7 +92,7 @@ class DecodingMethod:
         has_shadows = self.is_loose and speculation.fidelity.shadow_share > 0
         if facts is None and has_shadows and calibration is not None and lexicon is not None:
             self._facts = VisualWords(target.token_texts(), lexicon, calibration.visual_threshold)
-        self.budget = self._fidelity_budget() if self.is_loose else None
+        self.budget = self._fidelity_budget(calibration) if self.is_loose else None
         self._ngram: NgramProposer | None = None
         if self.speculates and drafting.drafter is Drafter.NGRAM:
             self._ngram = NgramProposer(
@@ -148,9 +151,15 @@ class DecodingMethod:
             seed=self._generation.seed,
         )
 
-    def _fidelity_budget(self) -> FidelityBudget:
+    def _fidelity_budget(self, calibration: Calibration | None) -> FidelityBudget:
         fidelity = self._speculation.fidelity
-        if fidelity.shadow_share > 0 and fidelity.min_facts_kept > 0 and self._facts is None:
+        promise = fidelity.min_facts_kept
+        if promise is None:
+            # Of a better extractor than the lexicon's nothing was measured.
+            promise = _MIN_FACTS_KEPT
+            if calibration is not None and isinstance(self._facts, VisualWords):
+                promise = max(0.0, calibration.visual_words_kept - _WORDS_MARGIN)
+        if fidelity.shadow_share > 0 and promise > 0 and self._facts is None:
             raise ValueError(
                 "speculation.fidelity.min_facts_kept needs speculation.calibration, by whose "
                 "lexicon facts are told: name one (jobs/calibrate.py), or set min_facts_kept to 0 "
@@ -158,7 +167,7 @@ class DecodingMethod:
             )
         has_lambda = self._speculation.method.has_anchors
         relaxed_share = self._speculation.anchors.relaxed_share if has_lambda else None
-        return FidelityBudget(ladder(relaxed_share), fidelity.min_facts_kept, fidelity.min_clips)
+        return FidelityBudget(ladder(relaxed_share), promise, fidelity.min_clips)
 
     @property
     def _prunes_by_attention(self) -> bool:

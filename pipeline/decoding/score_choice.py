@@ -11,6 +11,8 @@ from pipeline.decoding.anchor_scores import (
     cosine_score,
     entropy_score,
     lexicon_score,
+    log_odds,
+    margin_score,
     random_score,
 )
 from pipeline.decoding.calibration import Calibration
@@ -28,11 +30,13 @@ ScoreOfRow = Callable[[CaptionRequest, PrefillOutput], AnchorScore]
 
 _STATE_SCORES = (AnchorScoreKind.COSINE, AnchorScoreKind.LEXICON_COSINE)
 _ATTENTION_SCORES = (AnchorScoreKind.ATTENTION, AnchorScoreKind.LEXICON_ATTENTION)
-_LEXICON_SCORES = (
-    AnchorScoreKind.LEXICON,
-    AnchorScoreKind.LEXICON_COSINE,
-    AnchorScoreKind.LEXICON_ATTENTION,
-)
+COMBINED = {
+    AnchorScoreKind.COSINE: AnchorScoreKind.LEXICON_COSINE,
+    AnchorScoreKind.ATTENTION: AnchorScoreKind.LEXICON_ATTENTION,
+    AnchorScoreKind.MARGIN: AnchorScoreKind.LEXICON_MARGIN,
+}
+"""What each contextual score becomes on top of the lexicon."""
+_CONTEXTUAL = {combined: contextual for contextual, combined in COMBINED.items()}
 
 
 def taps_for(speculation: SpeculationConfig) -> Taps:
@@ -53,36 +57,49 @@ def score_of_row_for(
     seed: int,
 ) -> ScoreOfRow:
     """The configured score, made for each row from its prompt and prefill."""
-    kind, state, top_n = anchors.score, anchors.state, anchors.top_n
+    kind = anchors.score
     assert kind is not None
-    assert state is not None
-    assert top_n is not None
-    if kind in _LEXICON_SCORES and (lexicon is None or calibration is None):
+    if not kind.has_lexicon:
+        return lambda request, prefill: _without_lexicon(anchors, kind, request, prefill, seed)
+    if lexicon is None or calibration is None:
         raise ValueError(
             f"the score {kind} needs a calibration (speculation.calibration; jobs/calibrate.py "
             "writes one)"
         )
+    mean, scale = calibration.context_mean, calibration.context_scale
+    odds = [log_odds(value) for value in lexicon]
 
     def made(request: CaptionRequest, prefill: PrefillOutput) -> AnchorScore:
-        has_video = request.target.num_visual_tokens > 0
-        if kind is AnchorScoreKind.RANDOM:
-            return random_score(has_video, hash64(request.clip_id, f"random {seed}"))
-        if kind is AnchorScoreKind.ENTROPY:
-            return entropy_score(has_video)
-        if kind is AnchorScoreKind.COSINE:
-            return cosine_score(prefill.visual_states, top_n, state)
-        if kind is AnchorScoreKind.ATTENTION:
-            return attention_score(has_video, state)
-        assert lexicon is not None
-        assert calibration is not None
-        prior = lexicon_score(lexicon, has_video)
         if kind is AnchorScoreKind.LEXICON:
-            return prior
-        contextual = (
-            cosine_score(prefill.visual_states, top_n, state)
-            if kind is AnchorScoreKind.LEXICON_COSINE
-            else attention_score(has_video, state)
-        )
-        return combined_score(prior, contextual, calibration.context_mean, calibration.context_std)
+            return lexicon_score(lexicon, _has_video(request))
+        prior = lexicon_score(odds, _has_video(request))
+        contextual = _without_lexicon(anchors, _CONTEXTUAL[kind], request, prefill, seed)
+        return combined_score(prior, contextual, mean, scale)
 
     return made
+
+
+def _without_lexicon(
+    anchors: AnchorConfig,
+    kind: AnchorScoreKind,
+    request: CaptionRequest,
+    prefill: PrefillOutput,
+    seed: int,
+) -> AnchorScore:
+    """A row's score that no calibration is needed for; of resolved settings."""
+    assert anchors.state is not None
+    assert anchors.top_n is not None
+    has_video = _has_video(request)
+    if kind is AnchorScoreKind.COSINE:
+        return cosine_score(prefill.visual_states, anchors.top_n, anchors.state)
+    if kind is AnchorScoreKind.ATTENTION:
+        return attention_score(has_video, anchors.state)
+    if kind is AnchorScoreKind.MARGIN:
+        return margin_score(has_video)
+    if kind is AnchorScoreKind.ENTROPY:
+        return entropy_score(has_video)
+    return random_score(has_video, hash64(request.clip_id, f"random {seed}"))
+
+
+def _has_video(request: CaptionRequest) -> bool:
+    return request.target.num_visual_tokens > 0

@@ -54,16 +54,17 @@ class Attention:
     def weights(self, queries: torch.Tensor, keys: torch.Tensor, num_last: int) -> torch.Tensor:
         """What the last ``num_last`` new tokens pay to each cached one: [B, num_last, N] float32.
 
-        A mean over query heads; each token's weights add up to 1. Unless the call is folded, only
-        the very last token, which sees all, can be asked for.
+        A mean over query heads; each token's weights add up to 1. Of a prompt's first tokens only
+        the very last one, which sees all, can be asked for.
         """
-        if not self.folded and num_last > 1:
-            raise ValueError(f"weights of {num_last} tokens of a long call")
-        num_queries = num_last * self.num_groups
+        if self.causal and num_last > 1:
+            raise ValueError(f"weights of {num_last} of a prompt's first tokens")
         folded = fold(queries[:, -num_last:], self.num_groups).float()
         scores = folded @ keys.float().transpose(2, 3) * queries.shape[-1] ** -0.5
-        if self.folded and self.mask is not None:
-            scores += self.mask[:, :, -num_queries:]
+        if self.mask is not None and self.folded:
+            scores += self.mask[:, :, -num_last * self.num_groups :]
+        elif self.mask is not None:
+            scores += self.mask[:, :, -num_last:].repeat_interleave(self.num_groups, dim=2)
         weights = scores.softmax(-1).unflatten(2, (num_last, self.num_groups))
         return weights.mean(dim=(1, 3))
 

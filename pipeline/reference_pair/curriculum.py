@@ -72,9 +72,12 @@ STAGES = {
         Stage("target-brief", BASE_SHAPE, Task.BRIEF, "target-list", 550, 32, 1e-3),
         Stage("target-base", BASE_SHAPE, Task.FULL, "target-brief", 650, 32, 1e-3, fact_weight=6),
         Stage("target", TARGET_SHAPE, Task.FULL, "target-base", 160, 16, 3e-4, fact_weight=6),
+        Stage("target-polish", TARGET_SHAPE, Task.FULL, "target", 600, 16, 4e-4, fact_weight=12),
         Stage("draft-list", DRAFT_SHAPE, Task.LIST, "look", 500, 32, 2e-3),
         Stage("draft-brief", DRAFT_SHAPE, Task.BRIEF, "draft-list", 500, 32, 2e-3, fact_weight=8),
         Stage("draft", DRAFT_SHAPE, Task.FULL, "draft-brief", 350, 32, 1e-3, fact_weight=8),
+        Stage("draft-motion", DRAFT_SHAPE, Task.LIST, "draft", 200, 32, 1e-3),
+        Stage("draft-polish", DRAFT_SHAPE, Task.FULL, "draft-motion", 300, 32, 1e-3, fact_weight=8),
     )
 }
 

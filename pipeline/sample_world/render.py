@@ -20,6 +20,8 @@ SIDE_PX = WORLD * SCALE
 _GRID = 5
 _RADIUS = {"small": 5.5, "large": 8.5}
 _OUTLINE = 1.7
+_HOLE = 0.6
+"""Of a ring's radius. With a smaller one a third of all rings were taken for circles."""
 _HUES: dict[str, tuple[int, int, int]] = {
     "red": (215, 40, 40),
     "green": (40, 170, 60),
@@ -127,7 +129,7 @@ def _covers(
         return dx * dx + dy * dy < radius * radius
     if shape == "ring":
         squared = dx * dx + dy * dy
-        return (squared < radius * radius) & (squared > (0.45 * radius) ** 2)
+        return (squared < radius * radius) & (squared > (_HOLE * radius) ** 2)
     if shape == "square":
         return (abs(dx) < 0.9 * radius) & (abs(dy) < 0.9 * radius)
     if shape == "triangle":

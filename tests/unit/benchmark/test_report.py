@@ -7,10 +7,10 @@ import torch
 
 from pipeline.benchmark import tables
 from pipeline.benchmark.figures import figures_of
-from pipeline.benchmark.hardware import hardware
 from pipeline.benchmark.methods import EXACT, LVSPEC, PLAIN, Calibrated, main_methods
 from pipeline.benchmark.report import Measured, Report
 from pipeline.benchmark.summary import write_summary
+from pipeline.report.provenance import hardware
 from tests.benchmark_runs import SETTING, part_runs
 
 TUNED = {1: {EXACT: {4: 90.0, 6: 100.0}}, 8: {EXACT: {2: 50.0}}}

@@ -12,6 +12,8 @@ from pipeline.decoding.anchor_scores import (
     cosine_score,
     entropy_score,
     lexicon_score,
+    log_odds,
+    margin_score,
     random_score,
 )
 from pipeline.speculation_config import AnchorState
@@ -62,12 +64,21 @@ def test_the_lexicon_looks_at_both_tokens():
 
 
 def test_the_context_corrects_the_lexicon():
-    prior = lexicon_score([0.5] * 8, True)
+    prior = lexicon_score([log_odds(0.5)] * 8, True)
     attention = attention_score(True, AnchorState.PREDICTING)
-    scores = combined_score(prior, attention, mean=0.5, std=0.25)(
+    scores = combined_score(prior, attention, mean=0.5, scale=0.25)(
         block(attention=torch.tensor([1.0, 0.0, 0.0]))
     )
     assert scores == pytest.approx([2.0, -2.0])
+
+
+def test_the_margin_is_the_log_ratio_of_the_two_tokens():
+    """Nothing where the draft is right; else log p(target's own) - log p(drafted)."""
+    logits = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
+    drafted, choices = (1, 2), (1, 5, 0)
+    log_p = logits.log_softmax(-1)
+    scores = margin_score(True)(VerifiedBlock(drafted, choices, logits))
+    assert scores == pytest.approx([0.0, float(log_p[1, 5] - log_p[1, 2])], abs=1e-5)
 
 
 def test_entropy_and_chance_are_controls():
@@ -85,6 +96,8 @@ def test_entropy_and_chance_are_controls():
         cosine_score(None, 10, AnchorState.EITHER),
         attention_score(False, AnchorState.TOKEN),
         lexicon_score([0.0] * 8, False),
+        margin_score(False),
+        combined_score(lexicon_score([0.0] * 8, False), margin_score(False), 1.0, 2.0),
         entropy_score(False),
         random_score(False, 0),
     ],

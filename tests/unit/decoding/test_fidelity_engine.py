@@ -106,6 +106,20 @@ def test_the_calibrations_lexicon_tells_the_facts(tmp_path, lexicon, is_tightene
     assert all(c.shadow is None or 0 <= c.shadow.facts_kept <= 1 for c in captions)
 
 
+@pytest.mark.parametrize(("words_kept", "is_tightened"), [(1.0, True), (0.05, False)])
+def test_the_promise_is_by_default_what_the_calibration_measured(
+    tmp_path, words_kept, is_tightened
+):
+    """Another wording is another word: what the choice itself loses must not tighten it."""
+    path = write_calibration(
+        tmp_path / "pair.json", vocab_size=VOCAB_SIZE, lexicon=1.0, visual_words_kept=words_kept
+    )
+    captioner = engine(facts=None, calibration=path)
+    captioner.caption(requests())
+    assert captioner.fidelity.was_tightened == is_tightened
+    assert captioner.fidelity.min_facts_kept == pytest.approx(max(0.0, words_kept - 0.01))
+
+
 def test_only_chosen_clips_are_judged():
     captioner = engine(fidelity={"shadow_share": 0.3})
     captions = captioner.caption(requests())

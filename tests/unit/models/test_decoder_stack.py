@@ -152,6 +152,17 @@ def test_attention_to_the_video_is_that_of_eager_attention(model, layer, splits)
     assert 0 < shares.min() < shares.max() < 1
 
 
+def test_attention_of_a_block_too_long_to_fold(model):
+    """A call of 42 tokens attends by repeated keys; a K of 64 is allowed, and captions are read."""
+    inputs = prompts(model)[1]
+    tokens = TOKENS * 6
+    session = model.open_session(1, MAX_LENGTH + len(tokens), Taps(attention_layer=1))
+    session.prefill(0, inputs)
+    shares = session.forward([0], [tokens]).visual_attention[0]
+    expected = Reference(model, inputs, tokens).attentions[1][inputs.num_tokens :]
+    assert_close(shares, expected[:, : inputs.num_tokens][:, inputs.visual_mask].sum(-1), 1e-5)
+
+
 def test_attention_and_states_in_a_ragged_batch_of_scattered_slots(model):
     taps = Taps(states_layer=0, attention_layer=1)
     session = model.open_session(4, MAX_LENGTH, taps)

@@ -1,9 +1,10 @@
-"""What a benchmark ran on, in one line."""
+"""What a report was made on and from, in one line each."""
 
 from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -26,3 +27,11 @@ def _gpus() -> str:
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     counts = Counter(names)
     return ", ".join(f"{count} x {name}" for name, count in counts.items()) or "no GPU"
+
+
+def commit() -> str:
+    """The short id of the code's commit; "unknown" outside a git checkout."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    folder = Path(__file__).parent
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
