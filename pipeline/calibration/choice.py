@@ -20,6 +20,7 @@ from pipeline.calibration.trials import Setting, Trial
 from pipeline.speculation_config import QuantileScope, SpeculationMethod
 
 LONGEST_K = 16
+WINDOWS = (1, 3)
 NUM_QUANTILES = 1001
 """A tenth of a percent of the drafted tokens apart: the thresholds that matter lie close."""
 RECALLS = (1.0, 0.995, 0.99, 0.98, 0.97, 0.96, 0.95, 0.93, 0.9)
@@ -133,22 +134,27 @@ def choose(
     lambdas: Sequence[float],
     speed_up: Callable[[float, int], float],
 ) -> Trial:
-    """The staged search from ``start``, whose K is the longest that is considered."""
+    """The staged search from ``start``, whose K is the longest that is considered.
+
+    It climbs without shifts, since those cost facts too; they are then tried like all else.
+    """
+    start = with_anchors(start, shift_window=0)
     search.climb(start, lambdas)
-    paper = replace(start, method=SpeculationMethod.PAPER)
-    search.climb(paper, lambdas)
+    search.climb(replace(start, method=SpeculationMethod.PAPER), lambdas)
     now = search.best()
-    windows = [w for w in (0, 3) if w != now.setting.anchors.shift_window]
-    now = search.improve([with_anchors(now.setting, shift_window=w) for w in windows])
+    now = search.improve([with_anchors(now.setting, shift_window=w) for w in WINDOWS])
     others = [s for s in QuantileScope if s is not now.setting.anchors.quantile_scope]
     now = search.improve([with_anchors(now.setting, quantile_scope=scope) for scope in others])
     k = best_length(now.accepted_histogram, speed_up)
-    now = search.improve([replace(now.setting, num_speculative_tokens=k)])
-    if not search.keeps_enough(search.trial(replace(now.setting, num_speculative_tokens=k))):
-        lower = [value for value in lambdas if value < now.setting.anchors.relaxed_share]
-        shorter = replace(now.setting, num_speculative_tokens=k)
-        now = search.improve([with_anchors(shorter, relaxed_share=v) for v in lower[-1:]])
-    return now
+    shorter = replace(now.setting, num_speculative_tokens=k)
+    now = search.improve([shorter])
+    # Another K meets other mismatches: lambda may be one rung too high now, or too low.
+    relaxed_share = shorter.anchors.relaxed_share
+    if search.keeps_enough(search.trial(shorter)):
+        nearest = [value for value in lambdas if value > relaxed_share][:1]
+    else:
+        nearest = [value for value in lambdas if value < relaxed_share][-1:]
+    return search.improve([with_anchors(shorter, relaxed_share=value) for value in nearest])
 
 
 def with_anchors(setting: Setting, **changes: Any) -> Setting:

@@ -111,7 +111,7 @@ def points(every: Mapping[Candidate, Scores], labels: Labels) -> list[Point]:
         for candidate, scores in every.items()
         if candidate.kind not in controls
     ]
-    return sorted(found, key=lambda point: -point.auc)
+    return sorted(found, key=lambda point: -np.nan_to_num(point.auc))
 
 
 def rows(

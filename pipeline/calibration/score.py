@@ -71,8 +71,8 @@ def learn_score(
 
 def cheapest_of_the_best(ordered: Sequence[Point]) -> Candidate:
     """The first of those within .005 of the best AUC that needs no layer of the target; else the
-    best. ``ordered`` has the best first."""
-    near = [point for point in ordered if point.auc >= ordered[0].auc - _NEARLY_BEST]
+    best. ``ordered`` has the best first; where no AUC is known all are alike."""
+    near = [point for point in ordered if not point.auc < ordered[0].auc - _NEARLY_BEST]
     of_logits = [point for point in near if point.candidate.kind in _OF_LOGITS]
     return (of_logits or near)[0].candidate
 
