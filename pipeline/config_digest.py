@@ -117,6 +117,9 @@ def _speculation_meaning(speculation: SpeculationConfig) -> dict[str, Any]:
         include=DRAFTING_FIELDS[drafting.drafter],
         exclude=ineffective,
     )
+    if meaning["drafting"].get("confidence_threshold", 0.0) is None:
+        # What a calibration says instead is in the calibration's own digest.
+        meaning["drafting"]["confidence_threshold"] = 0.0
     fidelity = speculation.fidelity
     may_tighten = method.is_loose and fidelity.shadow_share > 0 and fidelity.min_facts_kept != 0
     if may_tighten:

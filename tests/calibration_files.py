@@ -16,7 +16,7 @@ from pipeline.speculation_config import SpeculationMethod
 
 def write_calibration(path: Path, **changes: Any) -> str:
     """``changes``: num_speculative_tokens, vocab_size, lexicon (the value of all entries),
-    visual_words_kept."""
+    visual_words_kept, confidence_threshold."""
     path.parent.mkdir(exist_ok=True)
     vocab_size = changes.get("vocab_size", 3)
     calibration = Calibration(
@@ -24,6 +24,7 @@ def write_calibration(path: Path, **changes: Any) -> str:
         prompt_id="p",
         method=SpeculationMethod.SAFE,
         num_speculative_tokens=changes.get("num_speculative_tokens", 6),
+        confidence_threshold=changes.get("confidence_threshold", 0.0),
         anchors=default_anchors(4),
         score_quantiles=tuple(i / 100 for i in range(101)),
         context_mean=0.0,

@@ -113,7 +113,7 @@ def calibrate(
         report(f"chosen: {best}")
         unseen = Trials(pair, report_captions, extractors, costs, path)
         chosen = unseen.run(best)
-        exact = unseen.run(replace(best, method=SpeculationMethod.EXACT))
+        exact = unseen.run(replace(best, method=SpeculationMethod.EXACT, confidence_threshold=0.0))
 
     shown = gather(pair, report_captions, top_n, _REPORT, report)
     truth = SampleTruth(pair.target.decode_text) if goal.in_sample_world else None
@@ -186,6 +186,7 @@ def _calibration(
         prompt_id=pair.prompt_id,
         method=setting.method,
         num_speculative_tokens=setting.num_speculative_tokens,
+        confidence_threshold=setting.confidence_threshold,
         anchors=setting.anchors,
         score_quantiles=score.quantiles,
         context_mean=score.context.mean,

@@ -21,6 +21,7 @@ from pipeline.speculation_config import QuantileScope, SpeculationMethod
 
 LONGEST_K = 16
 WINDOWS = (1, 3)
+CONFIDENCES = (0.4, 0.6, 0.8)
 NUM_QUANTILES = 1001
 """A tenth of a percent of the drafted tokens apart: the thresholds that matter lie close."""
 RECALLS = (1.0, 0.995, 0.99, 0.98, 0.97, 0.96, 0.95, 0.93, 0.9)
@@ -145,7 +146,10 @@ def choose(
     now = search.improve([with_anchors(now.setting, shift_window=w) for w in WINDOWS])
     others = [s for s in QuantileScope if s is not now.setting.anchors.quantile_scope]
     now = search.improve([with_anchors(now.setting, quantile_scope=scope) for scope in others])
+    now = search.improve([replace(now.setting, confidence_threshold=c) for c in CONFIDENCES])
     k = best_length(now.accepted_histogram, speed_up)
+    if now.setting.confidence_threshold > 0:
+        k = now.setting.num_speculative_tokens  # a draft that stops by itself may be long
     shorter = replace(now.setting, num_speculative_tokens=k)
     now = search.improve([shorter])
     # Another K meets other mismatches: lambda may be one rung too high now, or too low.

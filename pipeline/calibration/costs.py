@@ -32,14 +32,15 @@ class RoundCosts:
         """r: a draft step over a plain target step."""
         return self.draft_s / self.verify_s[0]
 
-    def verify_ratio(self, k: int) -> float:
+    def verify_ratio(self, k: float) -> float:
         """v: a verification of k drafted tokens over a plain target step."""
         # More tokens never cost less; where a median says so, it was noise.
         seconds = np.maximum.accumulate(list(self.verify_s.values()))
         return float(np.interp(k, list(self.verify_s), seconds)) / self.verify_s[0]
 
-    def speed_up(self, tokens_per_step: float, k: int) -> float:
-        """Over plain decoding, with this many tokens a target step (the bonus included)."""
+    def speed_up(self, tokens_per_step: float, k: float) -> float:
+        """Over plain decoding, with so many tokens a target step (the bonus included) of which k
+        were drafted; both may be means."""
         return tokens_per_step / (k * self.draft_ratio + self.verify_ratio(k))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from pipeline.calibration.separation import Separation
 from pipeline.calibration.trials import Trial
 from pipeline.report.markdown import table
 from pipeline.speculation_config import AnchorScoreKind, AnchorState
+from pipeline.statistics import Estimate
 
 _SHOWN_LAYERS = (AnchorScoreKind.COSINE, AnchorScoreKind.ATTENTION)
 
@@ -102,7 +104,17 @@ def _rows_table(rows: Sequence[Row], name: str) -> str:
 
 
 def _cells(figure: Separation) -> list[str]:
-    return [f"{figure.auc:.3f}", f"{figure.flagged:.1%}", f"{figure.flagged_95:.1%}"]
+    return [
+        _known(figure.auc, ".3f"),
+        _known(figure.flagged, ".1%"),
+        _known(figure.flagged_95, ".1%"),
+    ]
+
+
+def _known(figure: Estimate | float, spec: str) -> str:
+    """What is not a number where one kind of tokens is missing."""
+    value = figure.value if isinstance(figure, Estimate) else figure
+    return "-" if math.isnan(value) else f"{figure:{spec}}"
 
 
 def _truth_table(rows: Sequence[Row]) -> str:
@@ -112,7 +124,10 @@ def _truth_table(rows: Sequence[Row]) -> str:
         [
             [
                 row.name,
-                *(f"{row.figures[name].auc:.3f}" if name in row.figures else "-" for name in names),
+                *(
+                    _known(row.figures[name].auc, ".3f") if name in row.figures else "-"
+                    for name in names
+                ),
             ]
             for row in rows
         ],
@@ -131,7 +146,7 @@ def _layer_table(points: Sequence[Point]) -> str:
         [
             [
                 str(layer),
-                *(f"{found.get((*column, layer), float('nan')):.3f}" for column in columns),
+                *(_known(found.get((*column, layer), math.nan), ".3f") for column in columns),
             ]
             for layer in layers
         ],

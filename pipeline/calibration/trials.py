@@ -33,13 +33,15 @@ class Setting:
     method: SpeculationMethod
     num_speculative_tokens: int
     anchors: AnchorSettings
+    confidence_threshold: float = 0.0
 
     def __str__(self) -> str:
         anchors = self.anchors
         return (
             f"{self.method}, {anchors.score}, layer {anchors.layer}, {anchors.state}, "
             f"scope {anchors.quantile_scope}, lambda {anchors.relaxed_share:.3f}, "
-            f"w {anchors.shift_window}, K {self.num_speculative_tokens}"
+            f"w {anchors.shift_window}, K {self.num_speculative_tokens}, "
+            f"draft stops below {self.confidence_threshold:g}"
         )
 
 
@@ -77,7 +79,6 @@ class Trials:
         path: Path,
     ) -> None:
         self._pair = pair
-        self._drafting = pair.drafting.model_copy(update={"adaptive": False})
         self._captions = captions
         self._extractors = extractors
         self._costs = costs
@@ -90,7 +91,9 @@ class Trials:
             method=setting.method,
             num_speculative_tokens=setting.num_speculative_tokens,
             calibration=str(self._path),
-            drafting=self._drafting,
+            drafting=self._pair.drafting.model_copy(
+                update={"adaptive": False, "confidence_threshold": setting.confidence_threshold}
+            ),
             anchors=AnchorConfig(**setting.anchors.model_dump()),
         )
         pair = self._pair
@@ -107,6 +110,7 @@ class Trials:
         # The first token is the prefill's.
         emitted = sum(caption.stats.output_tokens - 1 for caption in captions)
         per_step = emitted / steps if steps else 1.0
+        drafted = sum(caption.stats.drafted_tokens for caption in captions) / max(steps, 1)
         same = [c.token_ids == own.token_ids for c, own in zip(captions, self._captions)]
         return Trial(
             setting=setting,
@@ -114,7 +118,7 @@ class Trials:
             mean_accepted_length=sum(c.stats.accepted_tokens for c in captions) / max(steps, 1),
             tokens_per_step=per_step,
             accepted_histogram=_added_up(captions),
-            speed_up=self._costs.speed_up(per_step, setting.num_speculative_tokens),
+            speed_up=self._costs.speed_up(per_step, drafted),
             same_text=float(np.mean(same)),
         )
 

@@ -73,6 +73,7 @@ class Calibration(BaseModel):
     prompt_id: str
     method: SpeculationMethod
     num_speculative_tokens: int
+    confidence_threshold: float
     anchors: AnchorSettings
     score_quantiles: tuple[float, ...]
     context_mean: float
@@ -142,9 +143,16 @@ def resolve(
     num_tokens = speculation.num_speculative_tokens or (
         calibration.num_speculative_tokens if calibration else DEFAULT_NUM_SPECULATIVE_TOKENS
     )
+    drafting = speculation.drafting
+    if drafting.confidence_threshold is None:
+        # That of a calibration belongs to its loose rule; an exact chain has no use for it.
+        known_to_rule = calibration if speculation.method.has_anchors else None
+        threshold = known_to_rule.confidence_threshold if known_to_rule else 0.0
+        drafting = drafting.model_copy(update={"confidence_threshold": threshold})
     return speculation.model_copy(
         update={
             "num_speculative_tokens": num_tokens,
+            "drafting": drafting,
             "anchors": AnchorConfig(**{**known.model_dump(), **stated}),
         }
     )

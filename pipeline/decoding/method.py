@@ -87,6 +87,13 @@ class DecodingMethod:
         self.lengths: DraftLengthPolicy = FixedLength(num_tokens if self.speculates else 0)
         if self.speculates and drafting.adaptive:
             self.lengths = AdaptiveLength(num_tokens)
+        self._doubted_ids: frozenset[int] | None = None
+        anchors = speculation.anchors
+        if calibration is not None and lexicon is not None and method.has_anchors:
+            assert anchors.score is not None
+            if anchors.score.has_lexicon:
+                threshold = calibration.visual_threshold
+                self._doubted_ids = frozenset(i for i, v in enumerate(lexicon) if v > threshold)
         self._decode_text = target.decode_text
         self._facts = facts
         has_shadows = self.is_loose and speculation.fidelity.shadow_share > 0
@@ -146,7 +153,8 @@ class DecodingMethod:
             draft_session,
             self._draft_prompt,
             self._eos_token_ids,
-            confidence_threshold=self._speculation.drafting.confidence_threshold,
+            confidence_threshold=self._speculation.drafting.confidence_threshold or 0.0,
+            doubted_ids=self._doubted_ids,
             temperature=self._generation.temperature,
             seed=self._generation.seed,
         )

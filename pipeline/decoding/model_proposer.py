@@ -39,8 +39,10 @@ class ModelProposer:
 
     A row leaves the lockstep when it has drafted as many tokens as wanted or an end of sequence,
     or a token of which the model's own probability is below ``confidence_threshold`` (that token
-    is still proposed: it is paid for). At a ``temperature`` tokens are drawn, by a generator of
-    each row's own, so that a row's draft does not depend on its neighbours.
+    is still proposed: it is paid for). If ``doubted_ids`` are given only those tokens stop it: a
+    loose rule lets fillers pass that the draft was not sure of. At a ``temperature`` tokens are
+    drawn, by a generator of each row's own, so that a row's draft does not depend on its
+    neighbours.
 
     Slots are those of the target; they must be free in ``session`` too.
     """
@@ -52,6 +54,7 @@ class ModelProposer:
         eos_token_ids: frozenset[int],
         *,
         confidence_threshold: float = 0.0,
+        doubted_ids: frozenset[int] | None = None,
         temperature: float = 0.0,
         seed: int = 0,
     ) -> None:
@@ -59,6 +62,7 @@ class ModelProposer:
         self._draft_prompt = draft_prompt
         self._eos_token_ids = eos_token_ids
         self._confidence_threshold = confidence_threshold
+        self._doubted_ids = doubted_ids
         self._temperature = temperature
         self._seed = seed
         self._drafts: dict[int, _Draft] = {}
@@ -139,11 +143,17 @@ class ModelProposer:
 
     def _are_sure(self, logits: torch.Tensor, tokens: Sequence[int]) -> list[bool]:
         """Whether the model finds each token likely enough to go on after it; logits [B, V]."""
+        sure = [True] * len(tokens)
         if self._confidence_threshold <= 0:
-            return [True] * len(tokens)
-        chosen = torch.tensor(tokens, device=logits.device)[:, None]
-        likelihood = logits.softmax(-1).gather(-1, chosen)[:, 0]
-        sure: list[bool] = (likelihood >= self._confidence_threshold).tolist()
+            return sure
+        doubted = self._doubted_ids
+        places = [i for i, token in enumerate(tokens) if doubted is None or token in doubted]
+        if places:
+            log_p = logits[places].log_softmax(-1)
+            width = log_p.shape[-1]
+            chosen = [row * width + tokens[place] for row, place in enumerate(places)]
+            for place, likelihood in zip(places, log_p.view(-1)[chosen].exp().tolist()):
+                sure[place] = likelihood >= self._confidence_threshold
         return sure
 
 

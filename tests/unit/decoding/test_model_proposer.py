@@ -100,6 +100,14 @@ def test_a_draft_stops_after_a_token_that_it_doubts(threshold, num_drafted):
     assert proposal.token_ids == said(1 + num_drafted)[1:]
 
 
+def test_only_tokens_that_matter_stop_a_doubting_draft():
+    """A loose rule lets other tokens pass; the third one is visual here."""
+    session = LoggingSession(scale=5.0)
+    drafting = proposer(session, confidence_threshold=0.99, doubted_ids=frozenset([said(4)[3]]))
+    (proposal,) = drafting.propose([0], [said(1)], [6])
+    assert proposal.token_ids == said(4)[1:]
+
+
 def test_rows_draft_together_and_leave_one_by_one():
     session = LoggingSession()
     drafting = proposer(session, slots=(0, 1, 2))
