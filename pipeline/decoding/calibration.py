@@ -83,8 +83,9 @@ class Calibration(BaseModel):
     measured: dict[str, Any]
 
     def check_pair(self, pair: PairIdentity) -> None:
-        """Raise CalibrationError unless it was made with these models."""
-        if pair != self.pair:
+        """Raise CalibrationError unless it was made with these models; a draft may be missing."""
+        draft_revision = pair.draft_revision or self.pair.draft_revision
+        if pair.model_copy(update={"draft_revision": draft_revision}) != self.pair:
             raise CalibrationError(
                 f"the calibration was made with {self.pair}, but the pair is {pair}; "
                 "run jobs/calibrate.py for this pair"

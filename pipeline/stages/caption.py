@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from pipeline.config import PromptConfig, RunConfig
+from pipeline.decoding.calibration import CalibrationError, PairIdentity, load_calibration
 from pipeline.decoding.engine import CaptionEngine
 from pipeline.decoding.kv_budget import PromptTooLongError
 from pipeline.decoding.request import CaptionRequest
 from pipeline.models.base import ClipInputError, VideoLM
+from pipeline.models.errors import PairError
 from pipeline.models.loading import load_pair
 from pipeline.records import (
     Caption,
@@ -56,8 +59,9 @@ class CaptionStage:
 
     @classmethod
     def load(cls, config: RunConfig) -> CaptionStage:
-        """Load the models. Raises ModelLoadError or PairError."""
+        """Load the models. Raises ModelLoadError or PairError, this for a calibration too."""
         target, draft = load_pair(config.models)
+        _check_calibration(config.speculation.calibration, target, draft)
         return cls(config, target, draft)
 
     def __call__(self, clips: Sequence[DecodedClip]) -> list[Outcome | CaptionerTiming]:
@@ -110,6 +114,21 @@ class CaptionStage:
             target=self._target.prepare(clip, self._prompt),
             draft=self._draft.prepare(clip, self._prompt) if self._draft else None,
         )
+
+
+def _check_calibration(path: str | None, target: VideoLM, draft: VideoLM | None) -> None:
+    if path is None:
+        return
+    calibration, _ = load_calibration(Path(path))
+    pair = PairIdentity(
+        target_revision=target.revision,
+        draft_revision=draft.revision if draft else None,
+        vocab_size=target.vocab_size,
+    )
+    try:
+        calibration.check_pair(pair)
+    except CalibrationError as error:
+        raise PairError(f"{path}: {error}") from error
 
 
 def _assert_identity(clip: DecodedClip) -> None:

@@ -30,10 +30,18 @@ def test_it_loads_as_it_was_saved(path):
     calibration.check_pair(PairIdentity(target_revision="t", draft_revision="d", vocab_size=5))
 
 
-def test_it_refuses_another_pair(path):
-    other = PairIdentity(target_revision="t", draft_revision="e", vocab_size=5)
+@pytest.mark.parametrize(
+    ("target", "draft", "vocab_size"), [("s", "d", 5), ("t", "e", 5), ("t", "d", 6), ("s", None, 5)]
+)
+def test_it_refuses_another_pair(path, target, draft, vocab_size):
+    other = PairIdentity(target_revision=target, draft_revision=draft, vocab_size=vocab_size)
     with pytest.raises(CalibrationError, match=r"run jobs/calibrate\.py for this pair"):
         load_calibration(path)[0].check_pair(other)
+
+
+def test_without_a_draft_it_is_of_the_target(path):
+    alone = PairIdentity(target_revision="t", draft_revision=None, vocab_size=5)
+    load_calibration(path)[0].check_pair(alone)
 
 
 @pytest.mark.parametrize(
