@@ -34,8 +34,8 @@ class Estimate:
 def bootstrap(samples: npt.ArrayLike, statistic: Callable[[Samples], float]) -> Estimate:
     """A statistic of samples [N] or [N, columns], and its 95 % percentile bootstrap interval.
 
-    Whole rows are resampled, so what was measured together stays together. Raises ValueError if
-    there are no samples.
+    Whole rows are resampled, so what was measured together stays together; resamples of which the
+    statistic is nan are left out. Raises ValueError if there are no samples.
     """
     rows = np.asarray(samples, dtype=np.float64)
     if not len(rows):
@@ -44,7 +44,9 @@ def bootstrap(samples: npt.ArrayLike, statistic: Callable[[Samples], float]) -> 
     resampled = [
         statistic(rows[rng.integers(len(rows), size=len(rows))]) for _ in range(NUM_RESAMPLES)
     ]
-    low, high = np.quantile(resampled, (0.025, 0.975))
+    # A statistic may be unknown for a sample, as a ratio is where what it counts is missing.
+    known = [value for value in resampled if not math.isnan(value)]
+    low, high = np.quantile(known or [math.nan], (0.025, 0.975))
     return Estimate(float(statistic(rows)), float(low), float(high), len(rows))
 
 

@@ -16,6 +16,7 @@ from pipeline.calibration.reading import TargetCaption, open_reader, opened
 from pipeline.decoding.sessions import DecodingModel
 
 _REPEATS = 15
+_DRAFT_STEPS = 4
 LENGTHS = (1, 2, 4, 6, 8, 10, 12, 14, 16)
 
 
@@ -54,7 +55,7 @@ def measure_costs(
 
     Raises ValueError if the caption is shorter than a block, or has no draft inputs.
     """
-    widest = lengths[-1] + 1
+    widest = max(lengths[-1] + 1, _DRAFT_STEPS)
     tokens = caption.token_ids
     if len(tokens) < widest or caption.request.draft is None:
         raise ValueError(f"clip {caption.request.clip_id}: not {widest} tokens, or no draft inputs")
@@ -69,7 +70,7 @@ def measure_costs(
                 started = perf_counter()
                 verifier.read(tokens[: k + 1]).logits.argmax(-1).tolist()
                 times.append(perf_counter() - started)
-            for position in range(4):
+            for position in range(_DRAFT_STEPS):
                 started = perf_counter()
                 maker.read(tokens[position : position + 1], after=position).logits.argmax().item()
                 draft_seconds.append(perf_counter() - started)

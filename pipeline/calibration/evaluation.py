@@ -142,9 +142,12 @@ def _random(tokens: CaptionTokens) -> Scores:
 
 def _figures(tokens: CaptionTokens, scores: Scores, labels: Labels) -> dict[str, Separation]:
     clips = tokens.mismatch_clips
-    figures = {HARMFUL: separation(scores.mismatches, labels.harmful, clips)}
+    figures: dict[str, Separation] = {}
     if labels.facts is not None:
         figures[FACTS] = separation(scores.captions, labels.facts, tokens.clips)
+    if not len(clips):
+        return figures  # the draft always agrees
+    figures[HARMFUL] = separation(scores.mismatches, labels.harmful, clips)
     if labels.on_a_fact is not None:
         figures[ON_A_FACT] = separation(scores.mismatches, labels.on_a_fact, clips)
     if labels.ambiguous is not None:

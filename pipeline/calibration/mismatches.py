@@ -78,6 +78,7 @@ def continued(
 ) -> list[tuple[int, ...]]:
     """The caption that each mismatch leads to if its drafted token is let pass, in order.
 
+    ``mismatches`` of one caption may come in any order.
     Slots work on a caption each; the mismatches of one share its prompt and its beginning.
     """
     by_caption: dict[int, list[Mismatch]] = {}
@@ -85,6 +86,8 @@ def continued(
         by_caption.setdefault(mismatch.caption, []).append(mismatch)
     if not by_caption:
         return []
+    for of_caption in by_caption.values():
+        of_caption.sort(key=lambda mismatch: mismatch.position)
     prompts = [captions[index].request.target for index in by_caption]
     session = open_reader(target, prompts, stop.max_tokens, min(num_slots, len(by_caption)))
     return _Continuations(session, captions, by_caption, stop, report).run(mismatches)

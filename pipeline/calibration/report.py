@@ -91,15 +91,7 @@ def markdown(outcome: Outcome, provenance: Provenance) -> str:
 def _rows_table(rows: Sequence[Row], name: str) -> str:
     return table(
         ["score", "AUC", "harmless flagged at 99 %", "at 95 %", "harmful", "harmless"],
-        [
-            [
-                row.name,
-                *_cells(row.figures[name]),
-                str(row.figures[name].num_positive),
-                str(row.figures[name].num_negative),
-            ]
-            for row in rows
-        ],
+        [[row.name, *_cells(row.figures[name])] for row in rows if name in row.figures],
     )
 
 
@@ -108,6 +100,8 @@ def _cells(figure: Separation) -> list[str]:
         _known(figure.auc, ".3f"),
         _known(figure.flagged, ".1%"),
         _known(figure.flagged_95, ".1%"),
+        str(figure.num_positive),
+        str(figure.num_negative),
     ]
 
 

@@ -61,8 +61,7 @@ def learn_score(
     aucs = {point.candidate: point.auc for point in ordered}
     report(
         f"anchor score: {candidate}, AUC {aucs[candidate]:.4f} among {len(harmful)} mismatches, "
-        f"{harmful.mean():.1%} of them harmful (the best, {ordered[0].candidate}: "
-        f"{ordered[0].auc:.4f})"
+        f"{harmful.sum()} of them harmful (the best, {ordered[0].candidate}: {ordered[0].auc:.4f})"
     )
     quantiles = score_quantiles(tokens.as_drafted(every[candidate]))
     lambdas = ladder(quantiles, every[candidate].mismatches[harmful])

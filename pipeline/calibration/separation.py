@@ -69,6 +69,8 @@ class _Sorted:
 def auc(scores: npt.ArrayLike, positive: npt.ArrayLike) -> float:
     """Of scores [N] by labels [N], nan where one kind is missing."""
     labels = np.asarray(positive, dtype=bool)
+    if not len(labels):
+        return float("nan")
     ordered = _Sorted(np.asarray(scores, dtype=np.float64), labels)
     return ordered.auc(np.ones(len(labels)))
 
@@ -101,7 +103,7 @@ def separation(scores: npt.ArrayLike, positive: npt.ArrayLike, clips: npt.ArrayL
 
 
 def threshold_at(scores: npt.ArrayLike, recall: float) -> float:
-    """The highest threshold that has this share of the scores [N] at or above it, N > 0."""
+    """The highest threshold that has this share, above 0, of the scores [N > 0] at or above it."""
     ordered = np.sort(np.asarray(scores, dtype=np.float64))
     spared = int(np.floor((1 - recall) * len(ordered) + 1e-9))
     return float(ordered[spared])

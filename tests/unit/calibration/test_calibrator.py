@@ -133,3 +133,12 @@ def test_layers_are_spread_from_the_first_to_the_last(num_layers, count):
     layers = candidate_layers(num_layers)
     assert len(layers) == len(set(layers)) == count
     assert (layers[0], layers[-1]) == (0, num_layers - 1)
+
+
+def test_a_draft_that_always_agrees_is_calibrated_too():
+    outcome = calibrate(
+        pair(agreement=1.0), Goal(0.9, False), requests(0, 6), requests(50, 4), lambda _: None
+    )
+    assert outcome.chosen.same_text == 1
+    k = outcome.chosen.setting.num_speculative_tokens
+    assert outcome.chosen.mean_accepted_length > 0.9 * k
