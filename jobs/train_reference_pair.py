@@ -34,8 +34,8 @@ from pipeline.reference_pair.curriculum import (
 from pipeline.reference_pair.frames import SHARD_CLIPS, FramePool, is_written, write_pool
 
 LINES = {
-    "target": ("look", "target-list", "target-brief", "target-base", "target"),
-    "draft": ("draft-list", "draft-brief", "draft"),
+    "target": ("look", "target-list", "target-brief", "target-base", "target", "target-polish"),
+    "draft": ("draft-list", "draft-brief", "draft", "draft-motion", "draft-polish"),
 }
 
 

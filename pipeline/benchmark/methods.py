@@ -31,7 +31,7 @@ GENERATE = "transformers generate"
 ASSISTED = "transformers assisted"
 
 PAPER_K = 10
-MOST_K = 12
+MOST_K = 24
 """The most that an adaptive method may choose."""
 EXACT_START, LOOSE_START = 5, 10
 _SLOW = 4

@@ -13,7 +13,7 @@ from pipeline.benchmark.contestants import Contestant
 from pipeline.benchmark.interleaved import Entry, decode_in_turn
 from pipeline.benchmark.runs import ClipRun
 
-CANDIDATES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16)
+CANDIDATES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 20, 24)
 
 
 def tokens_per_s(runs: Sequence[ClipRun]) -> float:

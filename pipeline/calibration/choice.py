@@ -19,7 +19,7 @@ from pipeline.calibration.separation import threshold_at
 from pipeline.calibration.trials import Setting, Trial
 from pipeline.speculation_config import QuantileScope, SpeculationMethod
 
-LONGEST_K = 16
+LONGEST_K = 24
 WINDOWS = (1, 3)
 CONFIDENCES = (0.4, 0.6, 0.8)
 NUM_QUANTILES = 1001

@@ -17,7 +17,7 @@ from pipeline.decoding.sessions import DecodingModel
 
 _REPEATS = 15
 _DRAFT_STEPS = 4
-LENGTHS = (1, 2, 4, 6, 8, 10, 12, 14, 16)
+LENGTHS = (1, 2, 4, 6, 8, 10, 12, 14, 16, 20, 24)
 
 
 @dataclass(frozen=True, slots=True)

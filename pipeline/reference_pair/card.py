@@ -86,7 +86,7 @@ no other data than what it makes. {total_minutes:.0f} CPU-minutes in all, beside
 
 Lessons: "look" trains the vision tower to name every property, with a head that is thrown away;
 "list" teaches terse lists of facts; "brief" and "full" teach captions of the grammar in its two
-styles, with tokens of facts weighted 3 to 6 times. The target is its base grown
+styles, with tokens of facts weighted 3 to 16 times. The target is its base grown
 function-preservingly, and trained on.
 {remark}"""
 

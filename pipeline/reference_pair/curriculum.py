@@ -76,8 +76,10 @@ STAGES = {
         Stage("draft-list", DRAFT_SHAPE, Task.LIST, "look", 500, 32, 2e-3),
         Stage("draft-brief", DRAFT_SHAPE, Task.BRIEF, "draft-list", 500, 32, 2e-3, fact_weight=8),
         Stage("draft", DRAFT_SHAPE, Task.FULL, "draft-brief", 350, 32, 1e-3, fact_weight=8),
-        Stage("draft-motion", DRAFT_SHAPE, Task.LIST, "draft", 200, 32, 1e-3),
-        Stage("draft-polish", DRAFT_SHAPE, Task.FULL, "draft-motion", 300, 32, 1e-3, fact_weight=8),
+        Stage("draft-motion", DRAFT_SHAPE, Task.LIST, "draft", 300, 32, 1.5e-3),
+        Stage(
+            "draft-polish", DRAFT_SHAPE, Task.FULL, "draft-motion", 150, 32, 1e-3, fact_weight=16
+        ),
     )
 }
 
