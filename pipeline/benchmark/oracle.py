@@ -18,6 +18,7 @@ from pipeline.decoding.loose import NO_SHIFTS, mismatches, walk
 from pipeline.decoding.request import CaptionRequest
 from pipeline.decoding.session import PrefillOutput
 from pipeline.sample_world.facts import VISUAL_WORDS, visual_spans
+from pipeline.sample_world.wording import GLIDE, REST
 
 DecodeText = Callable[[Sequence[int]], str]
 
@@ -28,6 +29,11 @@ _BEGINNINGS = frozenset(
     word[:length] for word in VISUAL_WORDS for length in range(2, len(word))
 ) - {"on"}
 """Pieces of a visual word that is cut off, or that a token begins; "on" is a word of its own."""
+_REST = "rest"
+_VERBS = {form: "glide" for forms in GLIDE for form in forms} | {
+    form: _REST for forms in REST for form in forms
+}
+"""Verbs that say no fact but decide which can follow: nothing "stays left"."""
 _CONTEXT_WORDS = 3
 """A fact is told from an idiom by what follows: where fewer words follow, every visual word is
 taken for a fact."""
@@ -51,10 +57,16 @@ def touches_fact(text: str, start: int, end: int) -> bool:
     return False
 
 
+def kind_of_verb(piece: str) -> str | None:
+    """What all verbs that begin with the piece have in common; None if nothing or no verb."""
+    kinds = {kind for verb, kind in _VERBS.items() if verb.startswith(piece)}
+    return kinds.pop() if piece and len(kinds) == 1 else None
+
+
 @dataclass(slots=True, eq=False)
 class FactOracle:
-    """The score of one row: infinite where the drafted or the target's token is on a fact or ends
-    the caption, else 0.
+    """The score of one row: infinite where the drafted or the target's token is on a fact, begins
+    another kind of motion or ends the caption, else 0.
 
     To be used in method paper with lambda 1 and no shifts, whose decisions it repeats.
     """
@@ -75,6 +87,11 @@ class FactOracle:
     def _is_at_stake(self, block: VerifiedBlock, position: int) -> bool:
         drafted, choice = block.drafted, block.choices[position]
         if drafted[position] in self.eos_token_ids or choice in self.eos_token_ids:
+            return True
+        verbs = {
+            kind_of_verb(self.decode_text([token]).lower()) for token in (drafted[position], choice)
+        }
+        if len(verbs) > 1 and _REST in verbs:
             return True
         before = [*self.token_ids, *drafted[:position]]
         after = drafted[position + 1 :]

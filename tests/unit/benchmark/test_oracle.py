@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.benchmark.methods import oracle_anchors
-from pipeline.benchmark.oracle import FactOracle, oracle_of, touches_fact
+from pipeline.benchmark.oracle import FactOracle, kind_of_verb, oracle_of, touches_fact
 from pipeline.config import GenerationConfig
 from pipeline.decoding.acceptance import TokenKind, VerifiedBlock
 from pipeline.decoding.calibration import resolve
@@ -80,7 +80,7 @@ def test_the_oracle_follows_the_caption_as_the_rule_decides_it():
     for drafted, choices in [
         ("see a small", "see the small red"),  # a filler passes
         ("circle moves right", "circle slides left it"),  # the fact does not
-        ("it stays", "it is there"),
+        ("it moves", "it is there"),
     ]:
         given = block(drafted, choices)
         acceptance = rule(given)
@@ -88,5 +88,14 @@ def test_the_oracle_follows_the_caption_as_the_rule_decides_it():
         caption += given.drafted[: acceptance.num_accepted]
         caption.append(given.choices[acceptance.num_accepted])
         assert oracle.token_ids == caption
-    assert decode_text(caption) == "we see a small red circle moves left it stays there"
+    assert decode_text(caption) == "we see a small red circle moves left it moves there"
     assert TokenKind.RELAXED in acceptance.kinds or acceptance.num_accepted == 2
+
+
+def test_a_verb_of_another_kind_of_motion_is_at_stake():
+    """ "stays" leaves no place for "left"; "slides" for "moves" is a matter of style."""
+    assert kind_of_verb("slides") == kind_of_verb("mo") == "glide"
+    assert kind_of_verb("stay") == kind_of_verb("remains") == "rest"
+    assert kind_of_verb("h") is None  # holds or heads
+    assert kind_of_verb("the") is None
+    assert kind_of_verb("") is None
