@@ -95,7 +95,7 @@ class DraftingConfig(Section):
     """uniform: evenly spread; attention: those that the target attends to most."""
     confidence_threshold: float | None = Field(default=None, ge=0, lt=1)
     """A draft stops once its own probability of a token falls below this; default 0, which never
-    stops it. Where the anchor score has a lexicon only visual tokens count: fillers may pass."""
+    stops it. With anchors and a calibration only visual tokens count: fillers may pass."""
     adaptive: bool = False
     """Choose each round's number of tokens, 0 to num_speculative_tokens, from measured costs and
     acceptance. Loose captions then depend on how fast the machine was."""

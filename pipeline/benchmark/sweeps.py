@@ -60,13 +60,20 @@ def ablation_methods(calibrated: Calibrated, k: int) -> list[Method]:
     methods = [
         Method(PLAIN, "our loop without a draft"),
         changed(LVSPEC),
-        changed("no PST", anchors=anchors(shift_window=0)),
+        *(
+            changed(f"PST, window {w}" if w else "no PST", anchors=anchors(shift_window=w))
+            for w in (0, 1, 3)
+        ),
         changed("no guards", safety=SafetyConfig(guards=False)),
         changed("no floor", safety=SafetyConfig(floor_epsilon=0)),
         changed("no guards, no floor", safety=SafetyConfig(guards=False, floor_epsilon=0)),
         changed("deferred window 2", safety=SafetyConfig(deferred_window=2)),
-        changed(
-            "draft stops below .4", drafting=FIXED.model_copy(update={"confidence_threshold": 0.4})
+        *(
+            changed(
+                f"draft stops below {doubt:g}" if doubt else "draft never stops",
+                drafting=FIXED.model_copy(update={"confidence_threshold": doubt}),
+            )
+            for doubt in (0.0, 0.4, 0.6, 0.8)
         ),
         replace(random_relaxation(calibrated), start_k=None, fixed_k=k),
     ]
@@ -98,7 +105,7 @@ def _paper_at(name: str, **anchors: object) -> Method:
     return Method(name, f"{name}, draft not pruned", settings, fixed_k=PAPER_K)
 
 
-LAMBDAS = (0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
+LAMBDAS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.99, 1.0)
 FLY_THRESHOLDS = (0.3, 0.6, 0.8, 0.9, 1.0, 1.05)  # at most ln 3
 
 

@@ -88,12 +88,9 @@ class DecodingMethod:
         if self.speculates and drafting.adaptive:
             self.lengths = AdaptiveLength(num_tokens)
         self._doubted_ids: frozenset[int] | None = None
-        anchors = speculation.anchors
         if calibration is not None and lexicon is not None and method.has_anchors:
-            assert anchors.score is not None
-            if anchors.score.has_lexicon:
-                threshold = calibration.visual_threshold
-                self._doubted_ids = frozenset(i for i, v in enumerate(lexicon) if v > threshold)
+            threshold = calibration.visual_threshold
+            self._doubted_ids = frozenset(i for i, v in enumerate(lexicon) if v > threshold)
         self._decode_text = target.decode_text
         self._facts = facts
         has_shadows = self.is_loose and speculation.fidelity.shadow_share > 0

@@ -42,7 +42,7 @@ def test_methods_take_turns_in_being_first():
     assert [(first, size) for _, first, size in calls[3::3]] == [(0, 6), (6, 6), (12, 2)]
     for name in "abc":
         assert [r.clip for r in outcome.runs[name]] == list(range(14))
-    assert lines == ["main: 14/14 clips, 0 s elapsed, 0 s left"]
+    assert lines == ["main, clips: 14/14, 0 s elapsed, 0 s left"]
 
 
 def test_alone_every_clip_is_a_turn():
