@@ -144,7 +144,7 @@ def test_ablations_and_frontier_on_a_tiny_pair(tiny):
     part = contest.run("ablations", methods, clips[:1], clips[1:], 1, {})
     refused = {m.method: m.refused for m in part.methods if m.refused}
     assert set(refused) == {
-        "scope calibrated", "score lexicon", "score lexicon_cosine"
+        "scope calibrated", "score lexicon", "score lexicon_cosine", "score lexicon_margin"
     }  # fmt: skip
     assert all("calibration" in why for why in refused.values())
     part = contest.run("frontier", frontier_methods(Calibrated(), 4), clips[:1], clips[1:], 1, {})
