@@ -94,8 +94,9 @@ def _run(arguments: argparse.Namespace, config: RunConfig, argv: list[str]) -> N
 
 
 def _config(rest: list[str]) -> RunConfig:
-    """The run's config: its method is what is calibrated, so whatever is set there is left out."""
-    return load_run_config([*rest, "--output", "unused", "--speculation.method", "exact"])
+    """The run's config. The method is what is calibrated, and no calibration is needed for it."""
+    unset = ["--speculation.method", "exact", "--speculation.calibration", "None"]
+    return load_run_config([*rest, "--output", "unused", *unset])
 
 
 def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -124,9 +124,8 @@ def _speculation_meaning(speculation: SpeculationConfig) -> dict[str, Any]:
     may_tighten = method.is_loose and fidelity.shadow_share > 0 and fidelity.min_facts_kept != 0
     if may_tighten:
         meaning["fidelity"] = fidelity.model_dump(mode="json")
-    # without anchors, all that a calibration gives is the number of tokens, and what facts are
-    is_calibrated = method.has_anchors or may_tighten or speculation.num_speculative_tokens is None
-    if speculation.calibration is not None and is_calibrated:
+    # without anchors, all that a calibration gives is what facts are
+    if speculation.calibration is not None and (method.has_anchors or may_tighten):
         meaning["calibration"] = calibration_digest(Path(speculation.calibration))
     return meaning
 

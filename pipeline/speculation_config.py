@@ -1,7 +1,7 @@
 """The configuration of speculative decoding (docs/method.md, sections 3 to 6).
 
-A field that is None takes the value of the calibration file if one is named, else the default that
-its description gives (pipeline/decoding/calibration.py resolves them).
+A field that is None takes the value of the calibration file if one is named and the method has
+anchors, else the default that its description gives (pipeline/decoding/calibration.py).
 """
 
 from __future__ import annotations

@@ -138,7 +138,12 @@ def resolve(
     speculation: SpeculationConfig, calibration: Calibration | None, num_layers: int
 ) -> SpeculationConfig:
     """The same settings with every None filled: what is set wins, then the calibration, then the
-    defaults of pipeline/speculation_config.py."""
+    defaults of pipeline/speculation_config.py.
+
+    Of a calibration all belongs to its loose rule, the length of drafts and where they stop too.
+    """
+    if not speculation.method.has_anchors:
+        calibration = None
     known = calibration.anchors if calibration else default_anchors(num_layers)
     stated = speculation.anchors.model_dump(exclude_none=True)
     num_tokens = speculation.num_speculative_tokens or (
@@ -146,9 +151,7 @@ def resolve(
     )
     drafting = speculation.drafting
     if drafting.confidence_threshold is None:
-        # That of a calibration belongs to its loose rule; an exact chain has no use for it.
-        known_to_rule = calibration if speculation.method.has_anchors else None
-        threshold = known_to_rule.confidence_threshold if known_to_rule else 0.0
+        threshold = calibration.confidence_threshold if calibration else 0.0
         drafting = drafting.model_copy(update={"confidence_threshold": threshold})
     return speculation.model_copy(
         update={

@@ -61,7 +61,8 @@ class CaptionStage:
     def load(cls, config: RunConfig) -> CaptionStage:
         """Load the models. Raises ModelLoadError or PairError, this for a calibration too."""
         target, draft = load_pair(config.models)
-        _check_calibration(config.speculation.calibration, target, draft)
+        if config.speculation.method.is_loose:
+            _check_calibration(config.speculation.calibration, target, draft)
         return cls(config, target, draft)
 
     def __call__(self, clips: Sequence[DecodedClip]) -> list[Outcome | CaptionerTiming]:

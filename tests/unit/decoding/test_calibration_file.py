@@ -79,5 +79,5 @@ def test_what_is_set_wins_over_the_calibration_and_that_over_the_defaults(path):
     assert resolved(calibration) == (9, 0.6)
     own = {"num_speculative_tokens": 2, "drafting": {"confidence_threshold": 0.1}}
     assert resolved(calibration, **own) == (2, 0.1)
-    # Where a draft stops belongs to the loose rule: an exact chain takes the length alone.
-    assert resolved(calibration, method="exact") == (9, 0.0)
+    # How drafts are made was chosen for the loose rule: an exact chain wants shorter ones.
+    assert resolved(calibration, method="exact") == (4, 0.0)

@@ -35,7 +35,7 @@ def test_a_calibration_of_other_models_is_refused(tmp_path):
         output=OutputConfig(uri="/captions"),
         models=models,
         prompt=PromptConfig(text="What happens?"),
-        speculation=SpeculationConfig(calibration=str(path)),
+        speculation=SpeculationConfig(method="safe", calibration=str(path)),
     )
     with pytest.raises(PairError, match=r"pair\.json: .* run jobs/calibrate\.py"):
         CaptionStage.load(config)
