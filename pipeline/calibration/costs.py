@@ -53,10 +53,12 @@ def measure_costs(
 ) -> RoundCosts:
     """Medians over 15 interleaved turns on the caption's first tokens; ``lengths`` ascend.
 
-    Raises ValueError if the caption is shorter than a block, or has no draft inputs.
+    Lengths of which the caption has not so many tokens are left out: no block is so long then.
+    Raises ValueError if it is shorter than the first one's block, or has no draft inputs.
     """
-    widest = max(lengths[-1] + 1, _DRAFT_STEPS)
+    widest = max(lengths[0] + 1, _DRAFT_STEPS)
     tokens = caption.token_ids
+    lengths = [k for k in lengths if k < len(tokens)]
     if len(tokens) < widest or caption.request.draft is None:
         raise ValueError(f"clip {caption.request.clip_id}: not {widest} tokens, or no draft inputs")
     prompts = caption.request.target, caption.request.draft
