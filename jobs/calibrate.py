@@ -69,8 +69,7 @@ def main(argv: list[str]) -> int:
 
 def _run(arguments: argparse.Namespace, config: RunConfig, argv: list[str]) -> None:
     target, draft = load_pair(config.models)
-    if draft is None:
-        raise PairError("a calibration is of two models: name a draft by --draft-model")
+    assert draft is not None  # the config of method exact has one
     sizes = (arguments.num_clips, arguments.num_report_clips)
     requests, report_requests = two_splits(config, target, draft, sizes, _print)
     pair = Pair(target, draft, config.prompt.id, config.generation, config.speculation.drafting)

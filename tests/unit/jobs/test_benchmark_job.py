@@ -43,7 +43,7 @@ def test_parts_leave_results_and_a_report_is_made_of_them(run, tmp_path, monkeyp
     assert summary["decoding"][EXACT]["1"]["same_text"] == 1.0
     (report,) = tmp_path.glob("*-decoding.md")
     assert "| 1 | exact |" in report.read_text()
-    assert "main, batch 1: 2/2 clips" in capsys.readouterr().out
+    assert "main, batch 1, clips: 2/2" in capsys.readouterr().out
     run(*arguments, "--resume")
     assert "main, batch 1: already there" in capsys.readouterr().out
     assert load(tmp_path / "raw" / "main-batch1.json") == part
