@@ -15,7 +15,7 @@ from pathlib import Path
 from pipeline.calibration.candidates import Candidate
 from pipeline.calibration.choice import LONGEST_K, Search, choose
 from pipeline.calibration.costs import RoundCosts, measure_costs
-from pipeline.calibration.evaluation import Row, rows
+from pipeline.calibration.evaluation import Point, Row, points, rows
 from pipeline.calibration.evidence import Pair, gather, target_captions
 from pipeline.calibration.lexicon import LexiconCounts, count_moved
 from pipeline.calibration.reading import TargetCaption
@@ -60,8 +60,8 @@ class Goal:
 class Outcome:
     """A calibration, and what a report says of it.
 
-    ``tried`` were decoded on the calibration split; ``rows``, ``chosen`` and ``exact`` (the exact
-    chain at the chosen K) are of the report split.
+    ``tried`` were decoded on the calibration split; ``points`` (all scores), ``rows`` (the best of
+    each kind), ``chosen`` and ``exact`` (the exact chain at the chosen K) are of the report split.
     """
 
     calibration: Calibration
@@ -69,6 +69,7 @@ class Outcome:
     score: LearnedScore
     costs: RoundCosts
     tried: Sequence[Trial]
+    points: Sequence[Point]
     rows: Sequence[Row]
     chosen: Trial
     exact: Trial
@@ -118,6 +119,7 @@ def calibrate(
     shown = gather(pair, report_captions, top_n, _REPORT, report)
     truth = SampleTruth(pair.target.decode_text) if goal.in_sample_world else None
     told = shown.labels(pair, extractors[goal.judged_by], truth)
+    every = score.scores(shown)
     return Outcome(
         calibration=made(
             best,
@@ -128,7 +130,8 @@ def calibrate(
         score=score,
         costs=costs,
         tried=search.tried,
-        rows=rows(shown.tokens, score.scores(shown), told, also=[score.candidate]),
+        points=points(every, told),
+        rows=rows(shown.tokens, every, told, also=[score.candidate]),
         chosen=chosen,
         exact=exact,
         num_clips=len(captions),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.calibration.calibrator import Outcome
+from pipeline.calibration.candidates import Candidate
 from pipeline.calibration.evaluation import (
     AMBIGUOUS,
     FACTS,
@@ -14,7 +15,6 @@ from pipeline.calibration.evaluation import (
     ON_A_FACT,
     ORACLE,
     UNAMBIGUOUS,
-    Point,
     Row,
 )
 from pipeline.calibration.separation import Separation
@@ -76,11 +76,15 @@ def markdown(outcome: Outcome, provenance: Provenance) -> str:
             f"The {ORACLE} knows which words state facts where they stand, and nothing of "
             "what follows.",
             _truth_table(outcome.rows),
+            f"By layer and state, {FACTS} among all words:",
+            _layer_table(
+                {p.candidate: p.facts_auc for p in outcome.points if p.facts_auc is not None}
+            ),
         ]
     parts += [
         "## By layer and state",
-        "AUC for harmful mismatches, calibration split.",
-        _layer_table(outcome.score.points),
+        "AUC for harmful mismatches, report split.",
+        _layer_table({point.candidate: point.auc for point in outcome.points}),
         "## Settings tried",
         "Calibration split; speed-up by the cost model from the measured costs.",
         _trials_table(sorted(outcome.tried, key=lambda trial: -trial.speed_up)),
@@ -128,13 +132,11 @@ def _truth_table(rows: Sequence[Row]) -> str:
     )
 
 
-def _layer_table(points: Sequence[Point]) -> str:
+def _layer_table(aucs: Mapping[Candidate, float]) -> str:
     """Cosine and attention: a row for each layer, a column for each state."""
     columns = [(kind, state) for kind in _SHOWN_LAYERS for state in AnchorState]
-    found = {(p.candidate.kind, p.candidate.state, p.candidate.layer): p.auc for p in points}
-    layers = sorted(
-        {layer for kind, _, layer in found if kind in _SHOWN_LAYERS and layer is not None}
-    )
+    found = {(c.kind, c.state, c.layer): auc for c, auc in aucs.items()}
+    layers = sorted({c.layer for c in aucs if c.kind in _SHOWN_LAYERS and c.layer is not None})
     return table(
         ["layer", *(f"{kind}, {state}" for kind, state in columns)],
         [
