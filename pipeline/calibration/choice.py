@@ -1,9 +1,9 @@
 """Choosing a pair's settings: the fastest, by the cost model, of those that keep enough facts.
 
 A staged search, not a grid. Lambda is walked along a ladder of thresholds, each letting through a
-known share of harmful mismatches, since speed grows and facts fall along it; then the method, the
-window, the scope and K are changed one at a time, and a change stays if it is faster and keeps
-enough facts too.
+known share of harmful mismatches, since speed grows and facts fall along it; then the window, the
+scope, where a draft stops, K and the method are changed one at a time, and a change stays if it is
+faster and keeps enough facts too.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from pipeline.speculation_config import QuantileScope, SpeculationMethod
 
 LONGEST_K = 24
 WINDOWS = (1, 3)
-CONFIDENCES = (0.4, 0.6, 0.8)
+FIRST_CONFIDENCE = 0.6
+CONFIDENCES = (0.0, 0.4, 0.8)
+PAPER_GAIN = 1.03
 NUM_QUANTILES = 1001
 """A tenth of a percent of the drafted tokens apart: the thresholds that matter lie close."""
-RECALLS = (1.0, 0.995, 0.99, 0.98, 0.97, 0.96, 0.95, 0.93, 0.9)
+RECALLS = (1.0, 0.998, 0.995, 0.99, 0.98, 0.97, 0.95, 0.93, 0.9)
 """Shares of the harmful mismatches that a threshold stops."""
 
 RunTrial = Callable[[Setting], Trial]
@@ -135,21 +137,21 @@ def choose(
     lambdas: Sequence[float],
     speed_up: Callable[[float, int], float],
 ) -> Trial:
-    """The staged search from ``start``, whose K is the longest that is considered.
+    """The staged search from ``start``, of method safe, whose K is the longest considered.
 
-    It climbs without shifts, since those cost facts too; they are then tried like all else.
+    It climbs without shifts, since those cost facts too; they are then tried like all else. Without
+    guards and floor (paper) it must be faster by 3 %, or they stay.
     """
     start = with_anchors(start, shift_window=0)
-    search.climb(start, lambdas)
-    search.climb(replace(start, method=SpeculationMethod.PAPER), lambdas)
+    search.climb(replace(start, confidence_threshold=FIRST_CONFIDENCE), lambdas)
     now = search.best()
     now = search.improve([with_anchors(now.setting, shift_window=w) for w in WINDOWS])
     others = [s for s in QuantileScope if s is not now.setting.anchors.quantile_scope]
     now = search.improve([with_anchors(now.setting, quantile_scope=scope) for scope in others])
     now = search.improve([replace(now.setting, confidence_threshold=c) for c in CONFIDENCES])
-    k = best_length(now.accepted_histogram, speed_up)
-    if now.setting.confidence_threshold > 0:
-        k = now.setting.num_speculative_tokens  # a draft that stops by itself may be long
+    k = now.setting.num_speculative_tokens
+    if now.setting.confidence_threshold == 0:  # one that stops by itself may be long
+        k = best_length(now.accepted_histogram, speed_up)
     shorter = replace(now.setting, num_speculative_tokens=k)
     now = search.improve([shorter])
     # Another K meets other mismatches: lambda may be one rung too high now, or too low.
@@ -158,7 +160,10 @@ def choose(
         nearest = [value for value in lambdas if value > relaxed_share][:1]
     else:
         nearest = [value for value in lambdas if value < relaxed_share][-1:]
-    return search.improve([with_anchors(shorter, relaxed_share=value) for value in nearest])
+    now = search.improve([with_anchors(shorter, relaxed_share=value) for value in nearest])
+    paper = search.trial(replace(now.setting, method=SpeculationMethod.PAPER))
+    is_better = paper.speed_up > now.speed_up * PAPER_GAIN
+    return paper if is_better and search.keeps_enough(paper) else now
 
 
 def with_anchors(setting: Setting, **changes: Any) -> Setting:

@@ -90,7 +90,7 @@ def test_nothing_is_decoded_twice():
 
 
 def test_the_choice_is_the_fastest_that_keeps_enough():
-    """Paper is faster here and as good; the window costs facts, so it is left out."""
+    """Paper is much faster here and as good; the window costs facts, so it is left out."""
     world = World(paper_gains=1.0, window_costs=0.05)
     looked = search(world)
     chosen = choose(looked, START, LAMBDAS, lambda tokens, k: tokens / (0.05 * k + 1.2))
@@ -99,6 +99,14 @@ def test_the_choice_is_the_fastest_that_keeps_enough():
     assert chosen.speed_up == max(t.speed_up for t in good)
     assert chosen.setting.method is SpeculationMethod.PAPER
     assert chosen.setting.anchors.shift_window == 0
+
+
+def test_guards_stay_where_they_cost_little():
+    looked = search(World(paper_gains=0.05))
+    chosen = choose(looked, START, LAMBDAS, lambda tokens, k: tokens / (0.05 * k + 1.2))
+    assert chosen.setting.method is SpeculationMethod.SAFE
+    paper = [t for t in looked.tried if t.setting.method is SpeculationMethod.PAPER]
+    assert max(t.speed_up for t in paper) > chosen.speed_up
 
 
 def test_if_nothing_keeps_enough_the_choice_keeps_most():
