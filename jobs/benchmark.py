@@ -22,7 +22,7 @@ from pipeline.benchmark import step, tables
 from pipeline.benchmark.clips import BenchmarkClip
 from pipeline.benchmark.competition import Competition, Rates, best_ks
 from pipeline.benchmark.figures import figures_of
-from pipeline.benchmark.methods import LOOSE_START, LVSPEC, Calibrated, Method, main_methods
+from pipeline.benchmark.methods import LVSPEC, Calibrated, Method, main_methods
 from pipeline.benchmark.report import Measured, Report
 from pipeline.benchmark.runs import Setting, load_all, save
 from pipeline.benchmark.series import frontier, histograms, over_batch, time_splits
@@ -142,7 +142,7 @@ class Run:
 
     def _lvspec_k(self) -> int:
         tuned = _read_tuning(self._arguments.raw)
-        return best_ks(tuned.get(1, {})).get(LVSPEC, LOOSE_START)
+        return best_ks(tuned.get(1, {})).get(LVSPEC, self._calibrated.k)
 
     def _part(
         self,
@@ -253,7 +253,12 @@ def _calibrated(path: str | None) -> Calibrated:
         _print("no calibration: lvspec runs at the documented defaults")
         return Calibrated()
     calibration, _ = load_calibration(Path(path))
-    return Calibrated(path, calibration.method, calibration.anchors.quantile_scope)
+    return Calibrated(
+        path,
+        calibration.method,
+        calibration.anchors.quantile_scope,
+        calibration.num_speculative_tokens,
+    )
 
 
 def _read_tuning(raw: Path) -> dict[int, Rates]:

@@ -93,6 +93,7 @@ class Calibrated:
     path: str | None = None
     method: SpeculationMethod = SpeculationMethod.SAFE
     scope: QuantileScope = QuantileScope.BLOCK
+    k: int = LOOSE_START
 
     @property
     def settings(self) -> SpeculationConfig:
@@ -157,7 +158,7 @@ def main_methods(calibrated: Calibrated) -> list[Method]:
             paper_whole,
             start_k=LOOSE_START,
         ),
-        Method(LVSPEC, "method safe, calibrated", lvspec, start_k=LOOSE_START),
+        Method(LVSPEC, f"method {calibrated.method}, calibrated", lvspec, start_k=calibrated.k),
         random_relaxation(calibrated),
         Method(
             LVSPEC_ADAPTIVE,
