@@ -9,37 +9,27 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from pipeline.benchmark import step, tables
-from pipeline.benchmark.clips import BenchmarkClip
-from pipeline.benchmark.competition import Competition, Rates, best_ks
+from pipeline.benchmark.bench import Bench
+from pipeline.benchmark.competition import Rates, best_ks
 from pipeline.benchmark.figures import figures_of
 from pipeline.benchmark.methods import LVSPEC, Calibrated, Method, main_methods
+from pipeline.benchmark.pictures import draw
 from pipeline.benchmark.report import Measured, Report
-from pipeline.benchmark.runs import Setting, load_all, save
-from pipeline.benchmark.series import frontier, histograms, over_batch, time_splits
+from pipeline.benchmark.runs import load_all, save
 from pipeline.benchmark.summary import write_summary
 from pipeline.benchmark.sweeps import ablation_methods, exactness_methods, frontier_methods
 from pipeline.benchmark.text_likeness import chrf
 from pipeline.config import RunConfig
-from pipeline.dataset.catalog import PlannedVideo, list_videos
 from pipeline.decoding.calibration import load_calibration
-from pipeline.decoding.request import CaptionRequest
-from pipeline.models.base import VideoLM
-from pipeline.models.loading import load_pair
-from pipeline.records import DecodedClip, Failure
-from pipeline.report.provenance import commit, hardware
-from pipeline.sample_world.corpus import CorpusPlan, read_facts, write_corpus
 from pipeline.settings import load_run_config
-from pipeline.stages.decode import DecodeStage
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("tuning", "main", "exactness", "ablations", "frontier", "steps")
@@ -162,6 +152,10 @@ class Run:
         runs = bench.competition.run(part, methods, clips, warm_up, batch, tuned)
         _print(f"wrote {save(raw, runs)}")
 
+    def _opened(self, dtype: str, draft_dtype: str, seed: int) -> Bench:
+        config = _config("unused", "unused", dtype, draft_dtype)
+        return Bench(config, seed, self._calibrated.path, sys.argv[1:], _print)
+
     def _bench(self, seed: int | None = None, dtype: str | None = None) -> Bench:
         arguments = self._arguments
         key = (
@@ -170,73 +164,8 @@ class Run:
             arguments.seed if seed is None else seed,
         )
         if key not in self._benches:
-            self._benches[key] = Bench(*key, self._calibrated.path)
+            self._benches[key] = self._opened(*key)
         return self._benches[key]
-
-
-class Bench:
-    """The pair in these dtypes, and clips of the corpus of this seed."""
-
-    def __init__(self, dtype: str, draft_dtype: str, seed: int, calibration: str | None) -> None:
-        self._seed = seed
-        self._config = _config("unused", "unused", dtype, draft_dtype)
-        target, draft = load_pair(self._config.models)
-        if draft is None:
-            raise SystemExit("the reference recipe has no draft")
-        self._target, self._draft = target, draft
-        self._clips: list[BenchmarkClip] = []
-        setting = Setting(
-            commit=commit(),
-            date=datetime.now(UTC).date().isoformat(),
-            hardware=hardware(),
-            command=shlex.join(["python", "jobs/benchmark.py", *sys.argv[1:]]),
-            corpus_seed=seed,
-            dtype=dtype,
-            draft_dtype=draft_dtype,
-            num_threads=self._config.models.num_threads or 0,
-            calibration=calibration,
-        )
-        self.competition = Competition(
-            target, draft, self._config.generation, self._config.prompt, setting, _print
-        )
-
-    def clips(self, num_clips: int, batch: int) -> tuple[list[BenchmarkClip], list[BenchmarkClip]]:
-        """The first clips of the corpus, and a batch of others to warm up on."""
-        wanted = num_clips + batch
-        if len(self._clips) < wanted:
-            self._clips = list(self._made(wanted))
-        return self._clips[:num_clips], self._clips[num_clips:wanted]
-
-    def step_costs(self) -> step.StepCosts:
-        """Of this pair, at the batch sizes of the step table."""
-        clips, _ = self.clips(max(step.BATCHES), 1)
-        return step.measure_steps(self._target, self._draft, clips, self._config.prompt)
-
-    def _made(self, num_clips: int) -> Iterator[BenchmarkClip]:
-        with tempfile.TemporaryDirectory(prefix="lvspec-bench-") as folder:
-            corpus = Path(folder)
-            for _ in write_corpus(corpus, CorpusPlan(num_clips, seed=self._seed)):
-                pass
-            config = self._config.model_copy(
-                update={"input": self._config.input.model_copy(update={"uri": f"{folder}/videos"})}
-            )
-            truth = read_facts(corpus)
-            with DecodeStage(config) as decode:
-                for video in list_videos(config.input, config.storage):
-                    for clip in decode(PlannedVideo(video)):
-                        if isinstance(clip, Failure):
-                            raise SystemExit(f"{video.uri}: {clip.message}")
-                        facts = truth[video.uri.rpartition("/")[2]]
-                        request = _request(clip, config, self._target, self._draft)
-                        yield BenchmarkClip(request, clip, facts)
-
-
-def _request(
-    clip: DecodedClip, config: RunConfig, target: VideoLM, draft: VideoLM
-) -> CaptionRequest:
-    return CaptionRequest(
-        clip.clip_id, target.prepare(clip, config.prompt), draft.prepare(clip, config.prompt)
-    )
 
 
 def _config(input_uri: str, output_uri: str, dtype: str, draft_dtype: str) -> RunConfig:
@@ -287,40 +216,13 @@ def _report(raw: Path, output: Path, methods: Sequence[Method]) -> None:
     day = datetime.now(UTC).date().isoformat()
     stem = f"{day}-decoding"
     report = Report(measured, _read_tuning(raw), methods, {}, _steps_table(raw))
-    plots = _draw(report, output, stem)
+    plots = draw(report, output, stem, _print)
     report = replace(report, plots=plots)
     (output / f"{stem}.md").write_text(report.markdown(day), encoding="utf-8")
     if figures := report.figures("main"):
         _print(tables.terminal_table(figures))
         write_summary(output / "summary.json", figures, report.setting())
     _print(f"wrote {output / stem}.md")
-
-
-def _draw(report: Report, output: Path, stem: str) -> dict[str, str]:
-    """Draw what there are figures for; file names by title. Nothing without matplotlib."""
-    try:
-        from pipeline.benchmark import plots as drawing
-    except ImportError:
-        _print("no plots: matplotlib is not installed (make bench installs it)")
-        return {}
-    plots: dict[str, str] = {}
-
-    def file(title: str, name: str) -> Path:
-        plots[title] = f"{stem}-{name}.png"
-        return output / plots[title]
-
-    main = report.figures("main")
-    if main:
-        drawing.draw_over_batch(file("Speed-up over batch size", "batch"), over_batch(main))
-    if swept := report.figures("frontier"):
-        drawing.draw_frontier(file("Facts kept against speed", "frontier"), frontier(swept))
-    for batch in (1, 8):
-        if figures := report.figures("main", batch):
-            title = f"Accepted lengths, batch {batch}"
-            drawing.draw_histograms(file(title, f"accepted-batch{batch}"), histograms(figures))
-            title = f"Time split, batch {batch}"
-            drawing.draw_time_splits(file(title, f"time-batch{batch}"), time_splits(figures))
-    return plots
 
 
 def _steps_table(raw: Path) -> str:

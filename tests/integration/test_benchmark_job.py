@@ -50,7 +50,7 @@ def test_parts_leave_results_and_a_report_is_made_of_them(run, tmp_path, monkeyp
 
 
 def test_a_report_alone_needs_no_models(run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(benchmark, "load_pair", None)
+    monkeypatch.setattr(benchmark, "Bench", None)
     run("--parts")
     assert "no results in" in capsys.readouterr().out
     for batch in (1, 8):
