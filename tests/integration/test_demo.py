@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from tests.integration.conftest import ROOT
@@ -39,6 +40,14 @@ def leftovers(tmp_path) -> list[str]:
     return [line for line in found if not line.startswith(f"{os.getpid()}:")]
 
 
+def left_for_good(tmp_path, patience_s: float = 15.0) -> list[str]:
+    """Those that are still there after a while: Ray's workers end once they miss their raylet."""
+    deadline_s = time.monotonic() + patience_s
+    while (found := leftovers(tmp_path)) and time.monotonic() < deadline_s:
+        time.sleep(0.2)
+    return found
+
+
 def test_demo_captions_a_bucket_through_ray_and_cleans_up(tmp_path):
     demo = start_demo(tmp_path)
     output, _ = demo.communicate(timeout=280)
@@ -49,7 +58,7 @@ def test_demo_captions_a_bucket_through_ray_and_cleans_up(tmp_path):
     for cause in ("1 corrupt", "1 empty", "1 no_video_stream", "1 not_a_video", "2 truncated"):
         assert cause in output
     assert list((tmp_path / "demo" / "dataset").glob("*/captions/part-*.parquet"))
-    assert not leftovers(tmp_path)
+    assert not left_for_good(tmp_path)
 
 
 def test_interrupted_demo_ends_what_it_started(tmp_path):
@@ -62,4 +71,4 @@ def test_interrupted_demo_ends_what_it_started(tmp_path):
     os.killpg(demo.pid, signal.SIGINT)  # as a terminal does: the whole group
     demo.communicate(timeout=60)
     assert demo.returncode == 130
-    assert not leftovers(tmp_path)
+    assert not left_for_good(tmp_path)
