@@ -31,7 +31,7 @@ from pipeline.dataset.manifest import ManifestError
 from pipeline.decoding.kv_budget import PromptTooLongError
 from pipeline.models.errors import ModelLoadError, PairError
 from pipeline.models.loading import load_pair
-from pipeline.report.provenance import commit, hardware
+from pipeline.report.provenance import commit, hardware, shown_path
 from pipeline.settings import load_run_config
 from pipeline.storage import StorageError
 
@@ -81,7 +81,8 @@ def _run(arguments: argparse.Namespace, config: RunConfig, argv: list[str]) -> N
         hardware=hardware(),
         command=mask_secrets(shlex.join(["python", "jobs/calibrate.py", *argv])),
         models=(
-            f"Target {target.model_id} ({config.models.target.dtype}), draft {draft.model_id} "
+            f"Target {shown_path(target.model_id)} ({config.models.target.dtype}), "
+            f"draft {shown_path(draft.model_id)} "
             f"({config.models.draft.dtype if config.models.draft else ''})"
         ),
         input_uri=mask_secrets(config.input.uri),

@@ -19,7 +19,7 @@ from pipeline.models.base import VideoLM
 from pipeline.models.errors import PairError
 from pipeline.models.loading import load_pair
 from pipeline.records import DecodedClip, Failure
-from pipeline.report.provenance import commit, hardware
+from pipeline.report.provenance import commit, hardware, shown_path
 from pipeline.sample_world.corpus import CorpusPlan, read_facts, write_corpus
 from pipeline.stages.decode import DecodeStage
 
@@ -54,7 +54,7 @@ class Bench:
             dtype=config.models.target.dtype,
             draft_dtype=config.models.draft.dtype if config.models.draft else "",
             num_threads=self._config.models.num_threads or 0,
-            calibration=calibration,
+            calibration=calibration and shown_path(calibration),
         )
         self.competition = Competition(
             target, draft, self._config.generation, self._config.prompt, setting, print_line

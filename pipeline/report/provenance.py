@@ -35,3 +35,9 @@ def commit() -> str:
     folder = Path(__file__).parent
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     return done.stdout.strip() or "unknown"
+
+
+def shown_path(path: str) -> str:
+    """A path as reports tell it: relative where it lies in the project, else as it is."""
+    root = Path(__file__).parents[2]
+    return str(Path(path).relative_to(root)) if Path(path).is_relative_to(root) else path
