@@ -14,6 +14,7 @@ from pipeline.benchmark.interleaved import Entry, decode_in_turn
 from pipeline.benchmark.runs import ClipRun
 
 CANDIDATES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 20, 24)
+_FAR_APART = (2, 5, 10)
 
 
 def tokens_per_s(runs: Sequence[ClipRun]) -> float:
@@ -35,20 +36,23 @@ def tune(
     label: str,
     print_line: Callable[[str], None],
 ) -> dict[int, float]:
-    """Tokens/s by K: ``start`` and its neighbours among CANDIDATES first, then uphill.
+    """Tokens/s by K: ``start`` and some far apart first, then uphill among CANDIDATES.
 
-    The rate has one peak in K up to noise, so the walk ends where both neighbours are known.
+    The rate has one peak in K up to noise, so the walk ends where both neighbours are known. A
+    draft that stops by itself has a flat one: hence the ones far apart.
     Raises ValueError or NotImplementedError if the method can't run.
     """
     rates: dict[int, float] = {}
     best = min(CANDIDATES, key=lambda k: abs(k - start))
-    while missing := [k for k in _with_neighbours(best) if k not in rates]:
+    wanted = sorted({best, *_FAR_APART})
+    while missing := [k for k in wanted if k not in rates]:
         entries = {str(k): Entry(contestant_at(k)) for k in missing}
         outcome = decode_in_turn(entries, clips, warm_up, batch, label, lambda line: None)
         if outcome.refused:
             raise ValueError(next(iter(outcome.refused.values())))
         rates |= {int(name): tokens_per_s(runs) for name, runs in outcome.runs.items()}
-        best = best_of(rates)
+        wanted = _with_neighbours(best_of(rates))
+    best = best_of(rates)
     shown = ", ".join(f"{k}: {rate:.0f}" for k, rate in sorted(rates.items()))
     print_line(f"{label}: K {best} (tokens/s by K: {shown})")
     return rates
