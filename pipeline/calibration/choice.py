@@ -80,7 +80,7 @@ class Search:
     facts: str
     min_facts_kept: float
     report: Callable[[str], None]
-    _tried: dict[Setting, Trial] = field(default_factory=dict)
+    _tried: dict[Setting, Trial] = field(default_factory=dict, init=False)
 
     @property
     def tried(self) -> list[Trial]:

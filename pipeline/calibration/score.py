@@ -16,12 +16,11 @@ from pipeline.calibration.evaluation import (
 )
 from pipeline.calibration.evidence import Evidence
 from pipeline.decoding.calibration import Lexicon
-from pipeline.decoding.score_choice import COMBINED
+from pipeline.decoding.score_choice import CONTEXTUAL
 from pipeline.speculation_config import AnchorScoreKind
 
 _NEARLY_BEST = 0.005
 _OF_LOGITS = (AnchorScoreKind.LEXICON, AnchorScoreKind.MARGIN, AnchorScoreKind.LEXICON_MARGIN)
-_CONTEXTUAL = {combined: contextual for contextual, combined in COMBINED.items()}
 _NO_CONTEXT = Context(0.0, 1.0)
 
 
@@ -78,7 +77,7 @@ def cheapest_of_the_best(ordered: Sequence[Point]) -> Candidate:
 
 def context_of(candidate: Candidate, contexts: Mapping[Candidate, Context]) -> Context:
     """Of a combination: the weight of its contextual part."""
-    kind = _CONTEXTUAL.get(candidate.kind)
+    kind = CONTEXTUAL.get(candidate.kind)
     if kind is None:
         return _NO_CONTEXT
     part = Candidate(kind, candidate.layer, candidate.state, candidate.top_n)

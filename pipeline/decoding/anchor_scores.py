@@ -75,10 +75,8 @@ def margin_score(has_video: bool) -> AnchorScore:
         # Only where the two differ, all in one look-up: each call of torch takes microseconds.
         places = [j for j, token in enumerate(block.drafted) if token != block.choices[j]]
         if places:
-            width = block.logits.shape[-1]
-            wanted = [j * width + block.choices[j] for j in places]
-            wanted += [j * width + block.drafted[j] for j in places]
-            values = block.logits.reshape(-1)[wanted].tolist()
+            tokens = [block.choices[j] for j in places] + [block.drafted[j] for j in places]
+            values = block.logits[places * 2, tokens].tolist()
             for j, own, drafted in zip(places, values, values[len(places) :]):
                 scores[j] = own - drafted
         return scores

@@ -102,9 +102,8 @@ def below_floor(
     if not positions or epsilon == 0 or delta == 0:
         return set()
     log_p = block.logits[list(positions)].float().log_softmax(-1)
-    width = log_p.shape[-1]
-    wanted = [row * width + block.drafted[j] for row, j in enumerate(positions)]
-    p_drafted = log_p.view(-1)[wanted].exp().tolist()
+    drafted = [block.drafted[j] for j in positions]
+    p_drafted = log_p[range(len(positions)), drafted].exp().tolist()
     # What is likelier than epsilon passes at any entropy: most do, and need none.
     doubtful = [row for row, p in enumerate(p_drafted) if p <= epsilon]
     if not doubtful:

@@ -150,9 +150,8 @@ class ModelProposer:
         places = [i for i, token in enumerate(tokens) if doubted is None or token in doubted]
         if places:
             log_p = logits[places].log_softmax(-1)
-            width = log_p.shape[-1]
-            chosen = [row * width + tokens[place] for row, place in enumerate(places)]
-            for place, likelihood in zip(places, log_p.view(-1)[chosen].exp().tolist()):
+            chosen = log_p[range(len(places)), [tokens[place] for place in places]]
+            for place, likelihood in zip(places, chosen.exp().tolist()):
                 sure[place] = likelihood >= self._confidence_threshold
         return sure
 

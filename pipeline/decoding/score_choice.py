@@ -36,7 +36,7 @@ COMBINED = {
     AnchorScoreKind.MARGIN: AnchorScoreKind.LEXICON_MARGIN,
 }
 """What each contextual score becomes on top of the lexicon."""
-_CONTEXTUAL = {combined: contextual for contextual, combined in COMBINED.items()}
+CONTEXTUAL = {combined: contextual for contextual, combined in COMBINED.items()}
 
 
 def taps_for(speculation: SpeculationConfig) -> Taps:
@@ -73,7 +73,7 @@ def score_of_row_for(
         if kind is AnchorScoreKind.LEXICON:
             return lexicon_score(lexicon, _has_video(request))
         prior = lexicon_score(odds, _has_video(request))
-        contextual = _without_lexicon(anchors, _CONTEXTUAL[kind], request, prefill, seed)
+        contextual = _without_lexicon(anchors, CONTEXTUAL[kind], request, prefill, seed)
         return combined_score(prior, contextual, mean, scale)
 
     return made
