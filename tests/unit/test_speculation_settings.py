@@ -86,11 +86,11 @@ SELF_KEEPS = ("--speculation.drafting.keep-ratio", "0.1")
             ("prompt_lookup_min 3 > prompt_lookup_max 2", "--speculation.drafting.prompt-lookup"),
         ),
         (
-            {"method": "safe", "anchors.score": "lexicon_cosine"},
+            {"method": "safe", "anchors.score": "lexicon_cosine", "calibration": "None"},
             ("anchors.score = lexicon_cosine", "--calibration", "jobs/calibrate.py"),
         ),
         (
-            {"method": "paper", "anchors.quantile-scope": "calibrated"},
+            {"method": "paper", "anchors.quantile-scope": "calibrated", "calibration": "None"},
             ("quantile_scope = calibrated", "--calibration", "or running"),
         ),
     ],
