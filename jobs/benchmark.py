@@ -2,7 +2,8 @@
 
 Parts run in one process or in several; each leaves its raw results under --raw, and the report and
 the `decoding` key of summary.json are made from all that lies there. Parts: tuning (own best K, on
-other clips), main, exactness (float32), ablations, frontier, steps. No part: the report alone.
+other clips), main, exactness (float32), lengths (over K), ablations,
+frontier, steps. No part: the report alone.
 """
 
 from __future__ import annotations
@@ -25,14 +26,19 @@ from pipeline.benchmark.pictures import draw
 from pipeline.benchmark.report import Measured, Report
 from pipeline.benchmark.runs import load_all, save
 from pipeline.benchmark.summary import write_summary
-from pipeline.benchmark.sweeps import ablation_methods, exactness_methods, frontier_methods
+from pipeline.benchmark.sweeps import (
+    ablation_methods,
+    exactness_methods,
+    frontier_methods,
+    length_methods,
+)
 from pipeline.benchmark.text_likeness import chrf
 from pipeline.config import RunConfig
 from pipeline.decoding.calibration import load_calibration
 from pipeline.settings import load_run_config
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("tuning", "main", "exactness", "ablations", "frontier", "steps")
+PARTS = ("tuning", "main", "exactness", "lengths", "ablations", "frontier", "steps")
 _EXACTNESS_K = 4
 _EXACTNESS_BATCHES = (1, 8)
 
@@ -111,6 +117,10 @@ class Run:
         methods = exactness_methods(_EXACTNESS_K)
         for batch in _EXACTNESS_BATCHES:
             self._part("exactness", methods, batch, self._sizes.exactness, {}, "float32")
+
+    def lengths(self) -> None:
+        """Accepted length and speed over K."""
+        self._part("lengths", length_methods(self._calibrated), 1, self._sizes.many, {})
 
     def ablations(self) -> None:
         """lvspec with one thing changed each."""

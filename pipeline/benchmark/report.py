@@ -78,6 +78,7 @@ class Report:
                 f"\n{tables.fidelity_table(exactness)}{self._across_batches()}"
             )
         for part, title in (
+            ("lengths", "Over K, batch 1"),
             ("ablations", "Ablations, batch 1"),
             ("frontier", "Facts kept against speed, batch 1"),
         ):

@@ -37,6 +37,8 @@ from pipeline.speculation_config import (
     SpeculationMethod,
 )
 
+NEVER_STOPS = "lvspec, draft never stops"
+
 
 def exactness_methods(k: int) -> list[Method]:
     """Those whose captions must be the target's own."""
@@ -103,6 +105,30 @@ def _paper_at(name: str, **anchors: object) -> Method:
         drafting=FIXED,
     )
     return Method(name, f"{name}, draft not pruned", settings, fixed_k=PAPER_K)
+
+
+BLOCK_LENGTHS = (8, 16, 20, 24, 28, 32)
+
+
+def length_methods(calibrated: Calibrated) -> list[Method]:
+    """Accepted length and speed over K: the exact chain, lvspec, and lvspec whose draft never
+    stops, which has the longest accepted runs and is not the fastest."""
+    never = FIXED.model_copy(update={"confidence_threshold": 0.0})
+    families = (
+        (EXACT, "exact chain", SpeculationConfig(drafting=FIXED)),
+        (LVSPEC, "lvspec", calibrated.settings),
+        (NEVER_STOPS, NEVER_STOPS, calibrated.settings.model_copy(update={"drafting": never})),
+    )
+    by_name = {method.name: method for method in main_methods(calibrated)}
+    return [
+        by_name[PLAIN],
+        replace(by_name[SPECVLM_UNIFORM], start_k=None, fixed_k=EXACT_START),
+        *(
+            Method(f"{name} @ {k}", f"{about}, K {k}", settings, fixed_k=k)
+            for name, about, settings in families
+            for k in BLOCK_LENGTHS
+        ),
+    ]
 
 
 LAMBDAS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.99, 1.0)

@@ -2,7 +2,14 @@
 
 from pipeline.benchmark.competition import chooses_itself, chosen_k
 from pipeline.benchmark.methods import LVSPEC, PLAIN, RANDOM, Calibrated, Method, main_methods
-from pipeline.benchmark.sweeps import ablation_methods, exactness_methods, frontier_methods
+from pipeline.benchmark.sweeps import (
+    BLOCK_LENGTHS,
+    NEVER_STOPS,
+    ablation_methods,
+    exactness_methods,
+    frontier_methods,
+    length_methods,
+)
 from pipeline.speculation_config import AnchorScoreKind, QuantileScope, SpeculationMethod
 
 CALIBRATED = Calibrated("pair.json", SpeculationMethod.SAFE, QuantileScope.CALIBRATED)
@@ -58,8 +65,17 @@ def test_every_part_has_plain_decoding_and_names_of_its_own():
         exactness_methods(4),
         ablation_methods(CALIBRATED, 8),
         frontier_methods(CALIBRATED, 8),
+        length_methods(CALIBRATED),
     ):
         assert PLAIN in by_name(methods)
+
+
+def test_a_sweep_over_k_compares_at_the_same_k():
+    methods = by_name(length_methods(CALIBRATED))
+    for family in ("exact", LVSPEC, NEVER_STOPS):
+        assert [methods[f"{family} @ {k}"].fixed_k for k in BLOCK_LENGTHS] == list(BLOCK_LENGTHS)
+    assert methods[f"{NEVER_STOPS} @ 20"].speculation.drafting.confidence_threshold == 0
+    assert methods[f"{LVSPEC} @ 20"].speculation.drafting.confidence_threshold is None
 
 
 def test_an_ablation_changes_one_thing():
