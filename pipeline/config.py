@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
+from pipeline.cluster_config import ClusterConfig
 from pipeline.config_section import Section
 from pipeline.speculation_config import Drafter, SpeculationConfig, SpeculationMethod
 
@@ -204,6 +205,9 @@ class ModelsConfig(Section):
     """The small model that proposes tokens; None: nothing does, or another drafter."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1` or `auto`."""
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    """Ranks that share the target, each a process with a part of every layer (and, on GPUs, with a
+    GPU of its own); 1: one process holds all of it."""
     num_threads: int | None = Field(default=None, ge=1)
     """torch threads of a captioner on CPU; None leaves torch's choice."""
 
@@ -245,23 +249,6 @@ class FailureBudget(Section):
     """Most failures at all; None is no limit."""
 
 
-class ClusterConfig(Section):
-    """How much of the Ray cluster the job takes."""
-
-    num_decoders: int = Field(default=2, ge=1)
-    """Decode actors."""
-    decoder_cpus: float = Field(default=1.0, gt=0)
-    """CPUs of one decode actor."""
-    num_captioners: int = Field(default=1, ge=1)
-    """Captioner replicas."""
-    captioner_cpus: float = Field(default=1.0, ge=0)
-    """CPUs of one captioner."""
-    captioner_gpus: float = Field(default=0.0, ge=0)
-    """GPUs of one captioner."""
-    max_clips_in_flight: int = Field(default=16, ge=1)
-    """Decoded clips that wait for or are in one captioner."""
-
-
 class RunConfig(Section):
     """Everything about a run."""
 
@@ -290,6 +277,16 @@ class RunConfig(Section):
     def effective_draft(self) -> ModelConfig | None:
         """The draft model, if the speculation method asks one."""
         return self.models.draft if self.speculation.needs_draft_model else None
+
+    @model_validator(mode="after")
+    def _each_rank_has_a_gpu(self) -> Self:
+        ranks, gpus = self.models.tensor_parallel_size, self.cluster.captioner_gpus
+        if ranks > 1 and gpus not in (0, ranks):
+            raise ValueError(
+                f"models.tensor_parallel_size = {ranks} ranks take a GPU each, or none on CPU: "
+                f"cluster.captioner_gpus = {gpus:g} must be {ranks} or 0"
+            )
+        return self
 
     @model_validator(mode="after")
     def _speculation_has_a_draft(self) -> Self:

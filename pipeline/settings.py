@@ -42,6 +42,7 @@ SHORT_FLAGS = {
     "--model": "--models.target.name",
     "--revision": "--models.target.revision",
     "--dtype": "--models.target.dtype",
+    "--tensor-parallel-size": "--models.tensor-parallel-size",
     "--draft-model": "--models.draft.name",
     "--num-speculative-tokens": "--speculation.num-speculative-tokens",
     "--calibration": "--speculation.calibration",
