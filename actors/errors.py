@@ -3,3 +3,7 @@
 
 class WorkerError(RuntimeError):
     """An actor could not start; the message holds what it said."""
+
+
+class GangError(RuntimeError):
+    """A rank of a gang is dead or hung, or ranks do not agree: the gang must be built anew."""

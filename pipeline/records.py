@@ -266,6 +266,8 @@ class CaptionerTiming:
 
     waited_s: float
     busy_s: float
+    mended: tuple[str, ...] = ()
+    """What failed in this call and was started anew, such as a gang that lost a rank."""
 
 
 Outcome = CaptionRecord | Failure

@@ -88,6 +88,8 @@ def run_corpus(
                 for outcome in runner(config, videos):
                     if isinstance(outcome, CaptionerTiming):
                         summary.add_timing(outcome)
+                        for incident in outcome.mended:
+                            print_line(incident)
                     elif _commit(committer, outcome, labels):
                         summary.add(outcome)
                         progress.add(outcome, done_before.get(_video_of(outcome).video_id, 0))

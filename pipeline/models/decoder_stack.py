@@ -52,7 +52,7 @@ class StackOutput:
     """What the layers made of B x L tokens.
 
     hidden [B, L, E] before the last norm; states [B, L, E] after the tapped layer; attention
-    [B, L', N] float32 of the last L' tokens in the tapped layer, mean over (this rank's) heads.
+    [B, L', N] float32 of the last L' tokens in the tapped layer, mean over heads (of all ranks).
     """
 
     hidden: torch.Tensor
@@ -87,17 +87,19 @@ class _Layer:
 
     __slots__ = ("activation", "down", "gate_up", "input_norm", "mlp_norm", "output", "qkv")
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: Any, release: bool) -> None:
         attention, mlp = layer.self_attn, layer.mlp
         self.input_norm = _Norm(layer.input_layernorm)
-        self.qkv: Linear = fuse([attention.q_proj, attention.k_proj, attention.v_proj])
-        self.output: Linear = fuse([attention.o_proj])
+        self.qkv: Linear = fuse(
+            [attention.q_proj, attention.k_proj, attention.v_proj], release=release
+        )
+        self.output: Linear = fuse([attention.o_proj], release=release)
         self.mlp_norm = _Norm(layer.post_attention_layernorm)
-        self.gate_up: Linear = fuse([mlp.gate_proj, mlp.up_proj])
+        self.gate_up: Linear = fuse([mlp.gate_proj, mlp.up_proj], release=release)
         self.activation: Callable[[torch.Tensor], torch.Tensor] = (
             F.silu if isinstance(mlp.act_fn, nn.SiLU) else mlp.act_fn
         )
-        self.down: Linear = fuse([mlp.down_proj])
+        self.down: Linear = fuse([mlp.down_proj], release=release)
 
 
 class DecoderStack:
@@ -106,19 +108,33 @@ class DecoderStack:
     The weights are read at construction: what changes them later must build another stack.
     """
 
-    def __init__(self, decoder: Any, lm_head: nn.Module, head_size: int, vocab_size: int) -> None:
+    def __init__(
+        self,
+        decoder: Any,
+        lm_head: nn.Module,
+        head_size: int,
+        vocab_size: int,
+        mean_over_ranks: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        release: bool = False,
+    ) -> None:
+        """``mean_over_ranks`` is what makes attention of this rank's heads that of all heads.
+
+        ``release`` gives up the modules' own weights, layer by layer, where packing copies them
+        (CPU): the stack alone can be used then.
+        """
         first = decoder.layers[0].self_attn
         # By the weights' own shapes: a tensor-parallel rank holds a part of the heads.
         self.num_kv_heads = first.k_proj.weight.shape[0] // head_size
         self.head_size = head_size
         self.vocab_size = vocab_size
         self.embedding: nn.Module = decoder.embed_tokens
+        self._mean_over_ranks = mean_over_ranks
         self._num_heads = first.q_proj.weight.shape[0] // head_size
         self._decoder = decoder
         with torch.inference_mode():
-            self._layers = [_Layer(layer) for layer in decoder.layers]
+            self._layers = [_Layer(layer, release) for layer in decoder.layers]
             self._norm = _Norm(decoder.norm)
-            self._head = fuse([lm_head], vocab_size)
+            self._head = fuse([lm_head], vocab_size, release=release)
             self._text_rope = self.rope(torch.arange(0, device=self.device))
 
     @property
@@ -184,6 +200,8 @@ class DecoderStack:
             )
             if num_attending and index == taps.attention_layer:
                 attention = attend.weights(queries, keys, num_attending)
+                if self._mean_over_ranks is not None:
+                    attention = self._mean_over_ranks(attention)
             x = x + layer.output(attend(queries, keys, values))
             gate, up = layer.gate_up(layer.mlp_norm(x)).chunk(2, -1)
             x = x + layer.down(layer.activation(gate) * up)

@@ -5,6 +5,7 @@ Shapes: T prompt length, M visual tokens, D hidden size.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,8 +44,21 @@ class LlavaOnevision(TransformersVideoLM):
             vision={"pixel_values_videos": batch["pixel_values_videos"]},
         )
 
-    def encode_video(self, vision: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Features [M, D] of the pooled frames, then one of the learned newline."""
-        pixels = vision["pixel_values_videos"].to(self.model.device, self.model.dtype)
-        features: torch.Tensor = self.model.get_video_features(pixels).pooler_output
-        return features.flatten(0, 1)
+    def num_video_units(self, vision: Mapping[str, torch.Tensor]) -> int:
+        """Frames."""
+        return int(vision["pixel_values_videos"].shape[1])
+
+    def num_video_features(self, vision: Mapping[str, torch.Tensor]) -> int:
+        """M: pooled patches of all frames, and one newline."""
+        tower = self.model.config.vision_config
+        pooled_side = math.ceil(tower.image_size // tower.patch_size / 2)
+        return self.num_video_units(vision) * pooled_side**2 + 1
+
+    def encode_units(
+        self, vision: Mapping[str, torch.Tensor], start: int, stop: int
+    ) -> torch.Tensor:
+        """Features of the pooled frames; after the video's last one, one of the learned newline."""
+        pixels = vision["pixel_values_videos"][:, start:stop]
+        output = self.model.get_video_features(pixels.to(self.model.device, self.model.dtype))
+        features: torch.Tensor = output.pooler_output.flatten(0, 1)
+        return features if stop == self.num_video_units(vision) else features[:-1]

@@ -29,6 +29,14 @@ def load_pair(config: ModelsConfig) -> tuple[TransformersVideoLM, TransformersVi
         torch.set_num_threads(config.num_threads)
     device = resolve_device(config.device)
     target = load_model(config.target, device)
+    return target, load_draft(config, target)
+
+
+def load_draft(config: ModelsConfig, target: TransformersVideoLM) -> TransformersVideoLM | None:
+    """Load the draft of a loaded target, on its device, and check that they fit; None without one.
+
+    Warns and raises as load_pair does.
+    """
     if ignored := settings_not_applied(target.model.generation_config):
         _LOG.warning(
             "%s: captions are plain greedy; its generation config also asks for %s, which is not "
@@ -37,10 +45,10 @@ def load_pair(config: ModelsConfig) -> tuple[TransformersVideoLM, TransformersVi
             ", ".join(ignored),
         )
     if config.draft is None:
-        return target, None
-    draft = load_model(config.draft, device)
+        return None
+    draft = load_model(config.draft, target.device)
     check_pair(target, draft)
-    return target, draft
+    return draft
 
 
 def resolve_device(device: str) -> torch.device:

@@ -27,13 +27,15 @@ _ROWS_HINT = 8
 _SMALL_WEIGHT = 2**17
 
 
-def fuse(modules: Sequence[nn.Module], num_outputs: int | None = None) -> Linear:
+def fuse(
+    modules: Sequence[nn.Module], num_outputs: int | None = None, *, release: bool = False
+) -> Linear:
     """One call for linear layers that read the same input; outputs side by side, in order.
 
     ``num_outputs`` keeps the first output features only. Modules that are not plain ``nn.Linear``
     (tensor-parallel ones, or with hooks) are called as they are. On CPU the weights are copied into
     the packed layout, so they are held twice; elsewhere the modules' weights become views of the
-    fused one, so nothing is.
+    fused one, so nothing is. ``release`` gives the modules' own up instead of holding them twice.
     """
     linears = [module for module in modules if _is_plain(module)]
     if len(linears) < len(modules):
@@ -42,7 +44,12 @@ def fuse(modules: Sequence[nn.Module], num_outputs: int | None = None) -> Linear
     bias = _fused_bias(linears, num_outputs)
     if weights[0].device.type != "cpu":
         return partial(_dense, _share(linears)[:num_outputs], bias)
-    return pack(torch.cat(weights)[:num_outputs], bias)
+    fused = torch.cat(weights) if len(weights) > 1 else weights[0]
+    if release:
+        del weights
+        for linear in linears:
+            linear.weight = nn.Parameter(linear.weight.new_empty(0), requires_grad=False)
+    return pack(fused[:num_outputs], bias)
 
 
 def pack(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:

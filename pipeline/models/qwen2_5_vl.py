@@ -65,10 +65,22 @@ class Qwen25VL(TransformersVideoLM):
             vision={key: batch[key] for key in ("pixel_values_videos", "video_grid_thw")},
         )
 
-    def encode_video(self, vision: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Features [M, D] of the merged patches."""
-        output = self.model.model.get_video_features(
-            vision["pixel_values_videos"].to(self.model.device),
-            vision["video_grid_thw"].to(self.model.device),
-        )
+    def num_video_units(self, vision: Mapping[str, torch.Tensor]) -> int:
+        """Pairs of frames."""
+        return int(vision["video_grid_thw"][0, 0])
+
+    def num_video_features(self, vision: Mapping[str, torch.Tensor]) -> int:
+        """M, of merged patches."""
+        merge = self.model.config.vision_config.spatial_merge_size
+        return int(vision["video_grid_thw"][0].prod()) // merge**2
+
+    def encode_units(
+        self, vision: Mapping[str, torch.Tensor], start: int, stop: int
+    ) -> torch.Tensor:
+        """Features of the merged patches of some pairs of frames; none attends to another pair."""
+        _, height, width = vision["video_grid_thw"][0].tolist()
+        per_unit = height * width
+        grid = torch.tensor([[stop - start, height, width]], device=self.model.device)
+        pixels = vision["pixel_values_videos"][start * per_unit : stop * per_unit]
+        output = self.model.model.get_video_features(pixels.to(self.model.device), grid)
         return torch.cat(output.pooler_output)

@@ -32,7 +32,15 @@ class TransformersVideoLM(ABC):
     processor_options: ClassVar[Mapping[str, Any]] = {}
     """What the family's processor takes beside the options common to all."""
 
-    def __init__(self, model: Any, processor: Any, model_id: str, revision: str) -> None:
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        model_id: str,
+        revision: str,
+        stack: DecoderStack | None = None,
+    ) -> None:
+        """``stack`` is the decoder where it is not simply the model's own (a rank's part)."""
         text_config = model.config.text_config
         sliding = set(text_config.layer_types) - {"full_attention"}
         if sliding:
@@ -43,7 +51,7 @@ class TransformersVideoLM(ABC):
         rope_type = text_config.rope_parameters["rope_type"]
         if rope_type in ("dynamic", "longrope"):
             raise ValueError(f"rope type {rope_type!r}: its angles change as a row grows")
-        self._stack: DecoderStack | None = None
+        self._stack = stack
         self._model_id = model_id
         self._revision = revision
         eos = model.generation_config.eos_token_id
@@ -84,12 +92,12 @@ class TransformersVideoLM(ABC):
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """Keys and values of all layers in the model's dtype, bytes."""
+        """Keys and values of all layers in the model's dtype, bytes; of a rank, its heads' own."""
         text_config = self.model.config.text_config
-        head_size = getattr(text_config, "head_dim", None) or (
-            text_config.hidden_size // text_config.num_attention_heads
-        )
-        per_layer = 2 * text_config.num_key_value_heads * head_size * self.model.dtype.itemsize
+        num_heads = text_config.num_key_value_heads
+        if self._stack is not None:
+            num_heads = self._stack.num_kv_heads
+        per_layer = 2 * num_heads * head_size(text_config) * self.model.dtype.itemsize
         return int(per_layer * text_config.num_hidden_layers)
 
     @property
@@ -116,20 +124,23 @@ class TransformersVideoLM(ABC):
         text: str = self.tokenizer.decode(list(token_ids), skip_special_tokens=True)
         return text.strip()
 
-    def open_session(
-        self, num_slots: int, max_length: int, taps: Taps = NO_TAPS
-    ) -> TransformersSession:
-        """Slots on this model; see VideoLM. The first session packs the weights for all of them."""
+    @property
+    def stack(self) -> DecoderStack:
+        """The decoder that all sessions share; its weights are packed when first asked for."""
         if self._stack is None:
-            text_config = self.model.config.text_config
             self._stack = DecoderStack(
                 self.model.model.language_model,
                 self.model.lm_head,
-                head_size=getattr(text_config, "head_dim", None)
-                or text_config.hidden_size // text_config.num_attention_heads,
+                head_size=head_size(self.model.config.text_config),
                 vocab_size=self.vocab_size,
             )
-        language_model = LanguageModel(self._stack, self.encode_video)
+        return self._stack
+
+    def open_session(
+        self, num_slots: int, max_length: int, taps: Taps = NO_TAPS
+    ) -> TransformersSession:
+        """Slots on this model; see VideoLM."""
+        language_model = LanguageModel(self.stack, self.encode_video)
         return TransformersSession(language_model, num_slots, max_length, taps)
 
     def prepare(self, clip: DecodedClip, prompt: PromptConfig) -> ModelInputs:
@@ -155,8 +166,22 @@ class TransformersVideoLM(ABC):
         """ModelInputs of what the family's processor returned for one prompt."""
 
     @abstractmethod
+    def num_video_units(self, vision: Mapping[str, torch.Tensor]) -> int:
+        """Parts of ModelInputs.vision that the tower encodes each for itself."""
+
+    @abstractmethod
+    def num_video_features(self, vision: Mapping[str, torch.Tensor]) -> int:
+        """M, the features that all of the video has."""
+
+    @abstractmethod
+    def encode_units(
+        self, vision: Mapping[str, torch.Tensor], start: int, stop: int
+    ) -> torch.Tensor:
+        """Features [., E] of the units from ``start`` to before ``stop``, in order."""
+
     def encode_video(self, vision: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Features [M, D] of ModelInputs.vision, in the order of the placeholders."""
+        """Features [M, E] of ModelInputs.vision, in the order of the placeholders."""
+        return self.encode_units(vision, 0, self.num_video_units(vision))
 
     def _prompt_text(self, prompt: PromptConfig) -> str:
         """The chat template filled in: one user turn with the video before the question."""
@@ -171,6 +196,12 @@ class TransformersVideoLM(ABC):
             messages, add_generation_prompt=True, tokenize=False
         )
         return text
+
+
+def head_size(text_config: Any) -> int:
+    """D of a language model's config."""
+    own: int | None = getattr(text_config, "head_dim", None)
+    return own or int(text_config.hidden_size) // int(text_config.num_attention_heads)
 
 
 def _metadata(clip: DecodedClip) -> VideoMetadata:

@@ -60,7 +60,11 @@ class CaptionStage:
     @classmethod
     def load(cls, config: RunConfig) -> CaptionStage:
         """Load the models. Raises ModelLoadError or PairError, this for a calibration too."""
-        target, draft = load_pair(config.models)
+        return cls.of_pair(config, *load_pair(config.models))
+
+    @classmethod
+    def of_pair(cls, config: RunConfig, target: VideoLM, draft: VideoLM | None) -> CaptionStage:
+        """A stage of loaded models. Raises PairError if the calibration is not theirs."""
         if config.speculation.method.is_loose:
             _check_calibration(config.speculation.calibration, target, draft)
         return cls(config, target, draft)

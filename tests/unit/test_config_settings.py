@@ -88,6 +88,7 @@ def test_short_flags_mean_their_dotted_flags() -> None:
         "--endpoint-url": "http://localhost:9000",
         "--dtype": "float16",
         "--num-speculative-tokens": "7",
+        "--tensor-parallel-size": "2",
         "--calibration": "None",
         "--max-tokens": "9",
         "--max-num-seqs": "2",

@@ -1,0 +1,97 @@
+"""One rank of a gang as a Ray actor: a process with a GPU of its own and a part of the target."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+from dataclasses import dataclass
+
+import pyarrow as pa
+import ray
+
+from actors import wire
+from pipeline.config import RunConfig
+from pipeline.gang.link import FollowerLink, LeaderLink, LinkAddress
+from pipeline.gang.world import Meeting
+
+_SECRET_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class RankPlace:
+    """Where a rank's process is."""
+
+    node_id: str
+    host: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class RankStart:
+    """How a rank's start went, s; ``video_s`` of encoding a blank clip, replicated and split."""
+
+    load_s: float
+    warm_up_s: float
+    video_s: tuple[float, float]
+    is_video_split: bool
+
+
+class Rank:
+    """A rank. ``ping`` is answered by a thread of its own while the model is at work.
+
+    In order: place, (rank 0) listen, start, then caption on rank 0 and follow on the others, with
+    the same clips. Raises what pipeline.gang raises.
+    """
+
+    def __init__(self, config: RunConfig, rank: int) -> None:
+        self._config = config
+        self._rank = rank
+        self._link: LeaderLink | None = None
+
+    def place(self) -> RankPlace:
+        """Where this process is."""
+        node_id = ray.get_runtime_context().get_node_id()
+        return RankPlace(node_id, ray.util.get_node_ip_address(), os.getpid())
+
+    def listen(self, host: str) -> tuple[LinkAddress, int]:
+        """Rank 0: where the others reach it, and a free port for the collectives."""
+        self._link = LeaderLink(host, secrets.token_bytes(_SECRET_BYTES))
+        with socket.socket() as probe:
+            probe.bind((host, 0))
+            return self._link.address, int(probe.getsockname()[1])
+
+    def start(self, meeting: Meeting, address: LinkAddress) -> RankStart:
+        """Meet the others, load this rank's part (rank 0: and the draft), and use it once."""
+        from pipeline.gang.member import FollowingRank, LeadingRank, load_part  # torch
+        from pipeline.gang.warm_up import blank_clip
+
+        started = time.monotonic()
+        part = load_part(self._config, self._rank, meeting)
+        if self._rank == 0:
+            assert self._link is not None  # ``listen`` comes first
+            self._member = LeadingRank(self._config, part, self._link)
+        else:
+            self._member = FollowingRank(
+                self._config, part, FollowerLink(self._rank, address)
+            )
+        loaded = time.monotonic()
+        video_s = self._member.warm_up(blank_clip(self._config.video))
+        return RankStart(
+            load_s=loaded - started,
+            warm_up_s=time.monotonic() - loaded,
+            video_s=video_s,
+            is_video_split=part.encode_video.is_split,
+        )
+
+    def caption(self, clips: pa.Table) -> pa.Table:
+        """Rank 0: outcomes of the clips and the timing of this call."""
+        return wire.pack(self._member.caption(list(wire.unpack(clips))))
+
+    def follow(self, clips: pa.Table) -> None:
+        """The others: do as rank 0 does, until it has ended."""
+        self._member.follow(list(wire.unpack(clips)))
+
+    def ping(self) -> None:
+        """Answer, as long as this process is alive and not stopped."""

@@ -1,0 +1,110 @@
+"""A rank's part of the target, and the whole of it as rank 0 sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+
+import torch
+
+from pipeline.config import PromptConfig
+from pipeline.decoding.session import NO_TAPS, ModelInputs, Taps
+from pipeline.gang.commands import SharedInputs
+from pipeline.gang.sessions import Leader, LeaderSession
+from pipeline.gang.video import GangVideoEncoder
+from pipeline.gang.world import World
+from pipeline.models.session import LanguageModel, TransformersSession
+from pipeline.models.transformers_model import TransformersVideoLM
+from pipeline.records import DecodedClip
+
+
+class RankModel:
+    """A rank's part of the target and what opens its part of a session."""
+
+    def __init__(self, model: TransformersVideoLM, world: World) -> None:
+        self.model = model
+        self.encode_video = GangVideoEncoder(model, world)
+
+    @classmethod
+    def load(cls, config: ModelsConfig, device: torch.device, world: World) -> RankModel:
+        """Load this rank's part. Raises ModelLoadError."""
+        if config.num_threads is not None:
+            torch.set_num_threads(config.num_threads)
+        alone = world.size == 1
+        model = (
+            load_model(config.target, device) if alone else load_shard(config.target, device, world)
+        )
+        return cls(model, world)
+
+    def open_session(
+        self, num_slots: int, max_length: int, taps: Taps = NO_TAPS
+    ) -> TransformersSession:
+        """This rank's part of a session: the cache of its heads."""
+        language_model = LanguageModel(self.model.stack, self.encode_video)
+        return TransformersSession(language_model, num_slots, max_length, taps)
+
+
+class ShardedVideoLM:
+    """The whole target as rank 0 sees it; implements VideoLM."""
+
+    def __init__(self, part: RankModel, leader: Leader) -> None:
+        self._model = part.model
+        self._leader = leader
+
+    @property
+    def model_id(self) -> str:
+        """Hub name or folder, as configured."""
+        return self._model.model_id
+
+    @property
+    def revision(self) -> str:
+        """Commit, or content digest of the folder."""
+        return self._model.revision
+
+    @property
+    def eos_token_ids(self) -> frozenset[int]:
+        """Tokens that end a caption."""
+        return self._model.eos_token_ids
+
+    @property
+    def vocab_size(self) -> int:
+        """V of the tokenizer."""
+        return self._model.vocab_size
+
+    @property
+    def num_layers(self) -> int:
+        """Decoder layers."""
+        return self._model.num_layers
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """What one cached token takes on each rank, bytes."""
+        return self._model.kv_bytes_per_token
+
+    @property
+    def device(self) -> torch.device:
+        """Of rank 0, which also has the draft: no rank has less room for keys and values."""
+        return self._model.device
+
+    @property
+    def special_token_ids(self) -> frozenset[int]:
+        """Tokens that are no text."""
+        return self._model.special_token_ids
+
+    def token_texts(self) -> Sequence[str]:
+        """Each token as the tokenizer writes it."""
+        return self._model.token_texts()
+
+    def decode_text(self, token_ids: Sequence[int]) -> str:
+        """Text of generated ids."""
+        return self._model.decode_text(token_ids)
+
+    def prepare(self, clip: DecodedClip, prompt: PromptConfig) -> SharedInputs:
+        """The clip and the prompt as the model takes them; the other ranks must have the clip."""
+        inputs = self._model.prepare(clip, prompt)
+        values = {field.name: getattr(inputs, field.name) for field in fields(ModelInputs)}
+        return SharedInputs(**values, clip_id=clip.clip_id)
+
+    def open_session(self, num_slots: int, max_length: int, taps: Taps = NO_TAPS) -> LeaderSession:
+        """Slots on all ranks."""
+        return self._leader.open_session(num_slots, max_length, taps)
