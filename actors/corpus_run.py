@@ -11,6 +11,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from actors import wire
 from actors.captioner import Captioner
 from actors.errors import WorkerError
+from actors.gang_captioner import GangCaptioner
 from actors.video_decoder import VideoDecoder
 from pipeline.config import RunConfig
 from pipeline.dataset.catalog import PlannedVideo
@@ -20,6 +21,8 @@ from pipeline.stages.batching import calls_in_flight, clips_per_call
 MAX_BLOCKS = 4096
 """Videos are dealt out in at most this many blocks, one a block while that is affordable: a block's
 clips go on to the captioners together, when the last of them is decoded."""
+
+_GANG_LEADER_CPUS = 0.01
 
 
 def caption_on_ray(
@@ -32,6 +35,7 @@ def caption_on_ray(
     Raises WorkerError if an actor can't start.
     """
     cluster = config.cluster
+    is_gang = config.models.tensor_parallel_size > 1
     _configure_ray_data()
     dataset = (
         ray.data.from_arrow([wire.pack(block) for block in _blocks(videos)])
@@ -44,16 +48,18 @@ def caption_on_ray(
             num_cpus=cluster.decoder_cpus,
         )
         .map_batches(
-            Captioner,
+            GangCaptioner if is_gang else Captioner,
             fn_constructor_args=(config,),
             batch_size=clips_per_call(config),
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(
-                size=cluster.num_captioners,
+                min_size=cluster.num_captioners,
+                max_size=cluster.max_captioners or cluster.num_captioners,
                 max_tasks_in_flight_per_actor=calls_in_flight(config),
             ),
-            num_cpus=cluster.captioner_cpus,
-            num_gpus=cluster.captioner_gpus or None,
+            # Of a gang the ranks take the CPUs and GPUs, in a placement group of their own.
+            num_cpus=_GANG_LEADER_CPUS if is_gang else cluster.captioner_cpus,
+            num_gpus=None if is_gang else cluster.captioner_gpus or None,
         )
     )
     try:

@@ -7,6 +7,7 @@ import secrets
 import socket
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import ray
@@ -15,6 +16,9 @@ from actors import wire
 from pipeline.config import RunConfig
 from pipeline.gang.link import FollowerLink, LeaderLink, LinkAddress
 from pipeline.gang.world import Meeting
+
+if TYPE_CHECKING:
+    from pipeline.gang.member import FollowingRank, LeadingRank
 
 _SECRET_BYTES = 32
 
@@ -49,6 +53,8 @@ class Rank:
         self._config = config
         self._rank = rank
         self._link: LeaderLink | None = None
+        self._leading: LeadingRank | None = None
+        self._following: FollowingRank | None = None
 
     def place(self) -> RankPlace:
         """Where this process is."""
@@ -69,15 +75,14 @@ class Rank:
 
         started = time.monotonic()
         part = load_part(self._config, self._rank, meeting)
-        if self._rank == 0:
-            assert self._link is not None  # ``listen`` comes first
-            self._member = LeadingRank(self._config, part, self._link)
+        member: LeadingRank | FollowingRank
+        if self._link is not None:
+            member = self._leading = LeadingRank(self._config, part, self._link)
         else:
-            self._member = FollowingRank(
-                self._config, part, FollowerLink(self._rank, address)
-            )
+            link = FollowerLink(self._rank, address)
+            member = self._following = FollowingRank(self._config, part, link)
         loaded = time.monotonic()
-        video_s = self._member.warm_up(blank_clip(self._config.video))
+        video_s = member.warm_up(blank_clip(self._config.video))
         return RankStart(
             load_s=loaded - started,
             warm_up_s=time.monotonic() - loaded,
@@ -87,11 +92,13 @@ class Rank:
 
     def caption(self, clips: pa.Table) -> pa.Table:
         """Rank 0: outcomes of the clips and the timing of this call."""
-        return wire.pack(self._member.caption(list(wire.unpack(clips))))
+        assert self._leading is not None  # ``start`` comes first
+        return wire.pack(self._leading.caption(list(wire.unpack(clips))))
 
     def follow(self, clips: pa.Table) -> None:
         """The others: do as rank 0 does, until it has ended."""
-        self._member.follow(list(wire.unpack(clips)))
+        assert self._following is not None  # ``start`` comes first
+        self._following.follow(list(wire.unpack(clips)))
 
     def ping(self) -> None:
         """Answer, as long as this process is alive and not stopped."""

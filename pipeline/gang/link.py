@@ -7,6 +7,7 @@ once, where a collective would wait.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Client, Connection, Listener
@@ -47,10 +48,12 @@ class LeaderLink:
     def tell(self, command: object) -> None:
         """Have every other rank do this now, after what was put off. Raises LinkError."""
         self._unsent.append(command)
-        commands, self._unsent = self._unsent, []
+        # Plain pickle: a connection's own would share a tensor's memory, which works on one host.
+        message = pickle.dumps(self._unsent, protocol=5)
+        self._unsent.clear()
         for rank, follower in self._followers.items():
             try:
-                follower.send(commands)
+                follower.send_bytes(message)
             except OSError as error:
                 raise LinkError(f"rank {rank} is gone ({error})") from error
 
@@ -91,10 +94,10 @@ class FollowerLink:
         """What to do next, in order; waits for it. Raises LinkError when rank 0 is gone."""
         while True:
             try:
-                commands = self._connection.recv()
+                message = self._connection.recv_bytes()
             except (OSError, EOFError) as error:
                 raise LinkError("rank 0 is gone") from error
-            yield from commands
+            yield from pickle.loads(message)
 
     def answer(self, message: object) -> None:
         """Tell rank 0. Raises LinkError."""

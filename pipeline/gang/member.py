@@ -30,8 +30,8 @@ def load_part(config: RunConfig, rank: int, meeting: Meeting) -> RankModel:
     device = resolve_device(models.device)
     world = World.join(rank, meeting, device, config.cluster.gang.network_interface)
     if world.size == 1:
-        return RankModel(load_model(models.target, device), world)
-    return RankModel(load_shard(models.target, device, world), world)
+        return RankModel(load_model(models.target, device, config.storage), world)
+    return RankModel(load_shard(models.target, device, world, config.storage), world)
 
 
 class LeadingRank:
@@ -42,13 +42,11 @@ class LeadingRank:
 
     def __init__(self, config: RunConfig, part: RankModel, link: LeaderLink) -> None:
         gang = config.cluster.gang
-        draft = load_draft(config.models, part.model)
+        draft = load_draft(config.models, part.model, config.storage)
         link.accept(config.models.tensor_parallel_size - 1)
         self._prompt = config.prompt
         self._part = part
-        self._leader = Leader(
-            link, part.open_session, gang.check_rounds, gang.collective_timeout_s
-        )
+        self._leader = Leader(link, part.open_session, gang.check_rounds, gang.collective_timeout_s)
         self._target = ShardedVideoLM(part, self._leader)
         self._stage = CaptionStage.of_pair(config, self._target, draft)
 

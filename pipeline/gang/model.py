@@ -25,17 +25,6 @@ class RankModel:
         self.model = model
         self.encode_video = GangVideoEncoder(model, world)
 
-    @classmethod
-    def load(cls, config: ModelsConfig, device: torch.device, world: World) -> RankModel:
-        """Load this rank's part. Raises ModelLoadError."""
-        if config.num_threads is not None:
-            torch.set_num_threads(config.num_threads)
-        alone = world.size == 1
-        model = (
-            load_model(config.target, device) if alone else load_shard(config.target, device, world)
-        )
-        return cls(model, world)
-
     def open_session(
         self, num_slots: int, max_length: int, taps: Taps = NO_TAPS
     ) -> TransformersSession:

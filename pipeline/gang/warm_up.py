@@ -25,7 +25,7 @@ def blank_clip(config: VideoConfig) -> DecodedClip:
     num_frames = min(sampling.num_frames if by_number else sampling.max_frames, _MOST_FRAMES)
     height, width = frame_size(_SOURCE_HEIGHT_PX, _SOURCE_WIDTH_PX, num_frames, config.frame_size)
     frames = np.zeros((num_frames, height, width, 3), dtype=np.uint8)
-    times = np.arange(num_frames) * _SECONDS_BETWEEN_FRAMES
+    times = np.arange(num_frames, dtype=np.float64) * _SECONDS_BETWEEN_FRAMES
     duration_s = num_frames * _SECONDS_BETWEEN_FRAMES
     video = VideoObject(uri="blank", etag="", size_bytes=0)
     info = VideoInfo("", "", width, height, 0, duration_s, 2.0, num_frames)
