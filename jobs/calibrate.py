@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
 
 
 def _run(arguments: argparse.Namespace, config: RunConfig, argv: list[str]) -> None:
-    target, draft = load_pair(config.models)
+    target, draft = load_pair(config.models, config.storage)
     assert draft is not None  # the config of method exact has one
     sizes = (arguments.num_clips, arguments.num_report_clips)
     requests, report_requests = two_splits(config, target, draft, sizes, _print)

@@ -189,7 +189,7 @@ class ModelConfig(Section):
     """One model: a hub name or a local folder."""
 
     name: str
-    """Hub name (`Qwen/Qwen2.5-VL-32B-Instruct`) or a local folder."""
+    """Hub name (`Qwen/Qwen2.5-VL-32B-Instruct`), local folder or `s3://bucket/prefix`."""
     revision: str | None = None
     """Branch, tag or commit; resolved to a commit (or, for a folder, a content digest) at start."""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"

@@ -21,6 +21,7 @@ from pipeline.config import (
 )
 from pipeline.decoding.calibration import calibration_digest
 from pipeline.speculation_config import AnchorScoreKind, Drafter
+from pipeline.storage.uris import is_s3
 
 _DIGEST_BYTES = 8
 _USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")
@@ -40,9 +41,10 @@ def config_digest(config: RunConfig) -> str:
     policies, method and drafter, and a draft model only if it is asked. Out: where data comes from
     and goes to, how failures are judged, what is compared or sampled beside captioning, and what
     only makes a run faster or safer, so that tuning never captions a corpus again.
-    Pin the models before: a branch name digests as a name. A model folder with a revision (its
-    content) counts by its last name, so that a data set does not depend on where the project was
-    checked out; so does a calibration file. Raises CalibrationError if that can't be read.
+    Pin the models before: a branch name digests as a name. A model folder, or prefix in S3, with a
+    revision (its content) counts by its last name, so that a data set does not depend on where the
+    project was checked out or the bucket is; so does a calibration file. Raises CalibrationError if
+    that can't be read.
     """
     meaning = {
         "video": _video_meaning(config.video),
@@ -132,9 +134,9 @@ def _speculation_meaning(speculation: SpeculationConfig) -> dict[str, Any]:
 
 def _model_meaning(model: ModelConfig) -> dict[str, Any]:
     path = PurePath(model.name)
-    is_folder = path.is_absolute() and model.revision is not None
+    is_path = path.is_absolute() or is_s3(model.name)
     return {
-        "name": path.name if is_folder else model.name,
+        "name": path.name if is_path and model.revision is not None else model.name,
         "revision": model.revision,
         "dtype": model.dtype,
     }

@@ -40,7 +40,7 @@ class Bench:
     ) -> None:
         self._seed = seed
         self._config = config
-        target, draft = load_pair(self._config.models)
+        target, draft = load_pair(config.models, config.storage)
         if draft is None:
             raise PairError("the benchmark needs a draft: name one by models.draft")
         self._target, self._draft = target, draft

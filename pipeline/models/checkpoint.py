@@ -1,7 +1,8 @@
 """Where a model's files are and which version they are, checked before anything is loaded.
 
-Hub names become a local snapshot of one commit first, so everything after is about a folder: plain
-configuration and safetensors, never pickles, never code that came with the checkpoint.
+Hub names become a local snapshot of one commit first, and prefixes in S3 a folder of this node's
+cache, so everything after is about a folder: plain configuration and safetensors, never pickles,
+never code that came with the checkpoint.
 """
 
 from __future__ import annotations
@@ -20,8 +21,13 @@ import huggingface_hub
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import httpx
 
-from pipeline.config import ModelConfig
+from pipeline.config import ModelConfig, StorageConfig
 from pipeline.models.errors import ModelLoadError
+from pipeline.models.node_cache import NodeCache
+from pipeline.storage.uris import is_s3
+
+DEFAULT_STORAGE = StorageConfig()
+"""S3 as the environment says."""
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors")
@@ -40,15 +46,18 @@ class Checkpoint:
     model_type: str | None
 
 
-def find_checkpoint(config: ModelConfig) -> Checkpoint:
-    """Locate a folder, or download a hub model at a pinned commit, and check its files.
+def find_checkpoint(config: ModelConfig, storage: StorageConfig = DEFAULT_STORAGE) -> Checkpoint:
+    """Locate a folder, or download a model of S3 or of the hub at one revision; check its files.
 
-    The revision is the commit, or ``sha256:<digest>`` over a folder's files; a folder whose digest
-    is not the configured revision is refused. Raises ModelLoadError.
+    The revision is the commit, ``sha256:<digest>`` over a folder's files, or ``s3:sha256:<digest>``
+    over what S3 lists. A folder whose digest is not the configured revision is refused, and so is a
+    model in S3 unless this node has a copy of that revision. Raises ModelLoadError.
     """
     path = Path(config.name).expanduser()
     revision: str | None = None
-    if path.is_dir():
+    if is_s3(config.name):
+        folder, revision = _copy_of(config, storage)
+    elif path.is_dir():
         folder = path
     else:
         _refuse_missing_folder(config.name)
@@ -65,15 +74,22 @@ def find_checkpoint(config: ModelConfig) -> Checkpoint:
     return Checkpoint(config.name, folder, revision, model_config.get("model_type"))
 
 
-def pin_revision(config: ModelConfig) -> ModelConfig:
-    """The same model at the commit, or with the folder's content, that it has now.
+def pin_revision(config: ModelConfig, storage: StorageConfig = DEFAULT_STORAGE) -> ModelConfig:
+    """The same model at the commit, or with the content, that it has now.
 
     A folder's name becomes absolute, so that it means and digests the same wherever it is read.
-    Reads no weights from the hub: a driver pins what its workers will load. Raises ModelLoadError.
+    Reads no weights from S3 or the hub: a driver pins what its workers will load. A revision that
+    S3 does not hold any more is good if this node has a copy of it. Raises ModelLoadError.
     """
     folder = Path(config.name).expanduser()
     name = config.name
-    if folder.is_dir():
+    revision: str | None
+    if is_s3(name):
+        name = name.rstrip("/")
+        cache, revision = NodeCache(storage, _FILES), config.revision
+        if cache.find(revision) is None:
+            revision = cache.list(name, revision).revision
+    elif folder.is_dir():
         name, revision = os.path.abspath(folder), find_checkpoint(config).revision
     else:
         _refuse_missing_folder(name)
@@ -91,10 +107,21 @@ def folder_digest(folder: Path) -> str:
     return f"sha256:{digest.hexdigest()[:40]}"
 
 
+def _copy_of(config: ModelConfig, storage: StorageConfig) -> tuple[Path, str]:
+    """Folder and revision of a model in S3; a revision that this node has needs no network."""
+    cache = NodeCache(storage, _FILES)
+    if config.revision is not None and (folder := cache.find(config.revision)):
+        return folder, config.revision
+    model = cache.list(config.name, config.revision)
+    return cache.download(model), model.revision
+
+
 def _refuse_missing_folder(name: str) -> None:
     """A path is never taken for the name of a hub model."""
     if Path(name).expanduser().exists() or name.startswith(("/", "./", "../", "~")):
-        raise ModelLoadError(f"{name}: no such folder; name a folder or a hub model")
+        raise ModelLoadError(
+            f"{name}: no such folder; name a folder, s3://bucket/prefix or a hub model"
+        )
 
 
 def _commit_of(name: str, revision: str | None) -> str:
@@ -145,7 +172,7 @@ def _check_files(name: str, folder: Path) -> dict[str, Any]:
         )
     if not any((folder / file).exists() for file in _TOKENIZERS):
         # transformers would make an empty tokenizer, and say nothing.
-        raise ModelLoadError(f"{name}: no tokenizer.json in {folder}; complete the folder")
+        raise ModelLoadError(f"{name}: no tokenizer.json in {folder}; complete the model")
     weights = {path.name for path in folder.glob("*.safetensors")}
     if not weights:
         pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
@@ -154,12 +181,12 @@ def _check_files(name: str, folder: Path) -> dict[str, Any]:
                 f"{name} has its weights as pickles ({', '.join(pickles)}), which can run code; "
                 "convert them to safetensors (save_pretrained writes them)"
             )
-        raise ModelLoadError(f"{name}: no *.safetensors in {folder}; complete the folder")
+        raise ModelLoadError(f"{name}: no *.safetensors in {folder}; complete the model")
     if (folder / _INDEX).exists():
         wanted = set(_read_json(name, folder / _INDEX).get("weight_map", {}).values())
         if missing := sorted(wanted - weights):
             raise ModelLoadError(
-                f"{name}: {_INDEX} names {', '.join(missing)}, not in {folder}; complete the folder"
+                f"{name}: {_INDEX} names {', '.join(missing)}, not in {folder}; complete the model"
             )
     return config
 

@@ -9,8 +9,8 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoProcessor
 
-from pipeline.config import ModelConfig, ModelsConfig
-from pipeline.models.checkpoint import find_checkpoint
+from pipeline.config import ModelConfig, ModelsConfig, StorageConfig
+from pipeline.models.checkpoint import DEFAULT_STORAGE, find_checkpoint
 from pipeline.models.errors import ModelLoadError, PairError
 from pipeline.models.generation_settings import settings_not_applied
 from pipeline.models.registry import family_of
@@ -19,20 +19,25 @@ from pipeline.models.transformers_model import TransformersVideoLM
 _LOG = logging.getLogger(__name__)
 
 
-def load_pair(config: ModelsConfig) -> tuple[TransformersVideoLM, TransformersVideoLM | None]:
+def load_pair(
+    config: ModelsConfig, storage: StorageConfig = DEFAULT_STORAGE
+) -> tuple[TransformersVideoLM, TransformersVideoLM | None]:
     """Load the target and, if there is one, its draft, and check that they fit.
 
+    ``storage`` is how models in S3 are reached.
     Warns of what the target's generation config asks for and captions don't follow.
     Raises ModelLoadError or PairError.
     """
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     device = resolve_device(config.device)
-    target = load_model(config.target, device)
-    return target, load_draft(config, target)
+    target = load_model(config.target, device, storage)
+    return target, load_draft(config, target, storage)
 
 
-def load_draft(config: ModelsConfig, target: TransformersVideoLM) -> TransformersVideoLM | None:
+def load_draft(
+    config: ModelsConfig, target: TransformersVideoLM, storage: StorageConfig = DEFAULT_STORAGE
+) -> TransformersVideoLM | None:
     """Load the draft of a loaded target, on its device, and check that they fit; None without one.
 
     Warns and raises as load_pair does.
@@ -46,7 +51,7 @@ def load_draft(config: ModelsConfig, target: TransformersVideoLM) -> Transformer
         )
     if config.draft is None:
         return None
-    draft = load_model(config.draft, target.device)
+    draft = load_model(config.draft, target.device, storage)
     check_pair(target, draft)
     return draft
 
@@ -62,13 +67,15 @@ def resolve_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def load_model(config: ModelConfig, device: torch.device) -> TransformersVideoLM:
+def load_model(
+    config: ModelConfig, device: torch.device, storage: StorageConfig = DEFAULT_STORAGE
+) -> TransformersVideoLM:
     """Load one checkpoint: safetensors only, no code from it, sdpa attention, eval mode.
 
     Raises ModelLoadError if files are missing, unsafe or broken, if the family is not supported, or
     if a weight is missing (transformers would fill it at random) or not of the configured dtype.
     """
-    checkpoint = find_checkpoint(config)
+    checkpoint = find_checkpoint(config, storage)
     family = family_of(checkpoint.model_type, config.name)
     dtype = getattr(torch, config.dtype)
     try:

@@ -19,8 +19,8 @@ from transformers import AutoConfig, AutoProcessor, GenerationConfig
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightRenaming, rename_source_key
 
-from pipeline.config import ModelConfig
-from pipeline.models.checkpoint import find_checkpoint
+from pipeline.config import ModelConfig, StorageConfig
+from pipeline.models.checkpoint import DEFAULT_STORAGE, find_checkpoint
 from pipeline.models.decoder_stack import DecoderStack
 from pipeline.models.errors import ModelLoadError
 from pipeline.models.registry import family_of
@@ -38,13 +38,18 @@ _REOPEN_BYTES = 1 << 28
 """A file is mapped anew after so many bytes: what was read of a mapping counts as memory."""
 
 
-def load_shard(config: ModelConfig, device: torch.device, ranks: Ranks) -> TransformersVideoLM:
+def load_shard(
+    config: ModelConfig,
+    device: torch.device,
+    ranks: Ranks,
+    storage: StorageConfig = DEFAULT_STORAGE,
+) -> TransformersVideoLM:
     """This rank's part of a checkpoint, ready to decode together with the other ranks.
 
     Peak memory is the part and the largest tensor, beside what torch itself takes. Raises
     ModelLoadError as load_model does, and if the model does not divide by the number of ranks.
     """
-    checkpoint = find_checkpoint(config)
+    checkpoint = find_checkpoint(config, storage)
     folder = checkpoint.folder
     family = family_of(checkpoint.model_type, config.name)
     dtype = getattr(torch, config.dtype)

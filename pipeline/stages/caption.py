@@ -60,7 +60,7 @@ class CaptionStage:
     @classmethod
     def load(cls, config: RunConfig) -> CaptionStage:
         """Load the models. Raises ModelLoadError or PairError, this for a calibration too."""
-        return cls.of_pair(config, *load_pair(config.models))
+        return cls.of_pair(config, *load_pair(config.models, config.storage))
 
     @classmethod
     def of_pair(cls, config: RunConfig, target: VideoLM, draft: VideoLM | None) -> CaptionStage:

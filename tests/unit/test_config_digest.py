@@ -249,6 +249,22 @@ def test_a_model_folder_counts_by_content() -> None:
     assert config_digest(unresolved) != config_digest(there)
 
 
+def test_a_model_in_s3_counts_by_content() -> None:
+    """Another bucket, or a slash at the end, captions nothing again; another model does."""
+    here = config(models__target__name="s3://bucket/models/qwen-72b")
+    there = config(models__target__name="s3://moved/qwen-72b/")
+    assert config_digest(here) == config_digest(there)
+    for key, value in (("name", "s3://bucket/models/qwen-32b"), ("revision", "fff")):
+        other = {"models__target__name": "s3://bucket/models/qwen-72b"}
+        other[f"models__target__{key}"] = value
+        assert config_digest(config(**other)) != config_digest(here)
+    unresolved = [
+        config(models__target__name=each.models.target.name, models__target__revision=None)
+        for each in (here, there)
+    ]
+    assert config_digest(unresolved[0]) != config_digest(unresolved[1])
+
+
 def test_the_dump_loads_again_and_masks_secrets() -> None:
     """The run folder's config.yaml is for people: complete, and without signatures."""
     signed = "https://u:pw@host/m.csv?X-Amz-Signature=abc123&x=1&X-Amz-Credential=AKIA%2F1"

@@ -43,7 +43,7 @@ def fail_all(config: RunConfig, videos: list[PlannedVideo]) -> Iterator[Failure]
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Run the job on four files with a runner of the test's."""
-    monkeypatch.setattr(caption_corpus, "pin_revision", lambda model: model)
+    monkeypatch.setattr(caption_corpus, "pin_revision", lambda model, storage: model)
     (tmp_path / "in").mkdir()
     for number in range(NUM_VIDEOS):
         (tmp_path / "in" / f"{number}.mp4").write_bytes(b"x")
