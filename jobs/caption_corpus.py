@@ -4,9 +4,9 @@
         --recipe qwen2.5-vl-32b --input s3://bucket/videos --output s3://bucket/captions
 
 Run it again to go on where it ended, or to caption what is new. Exit codes: 0 done; 1 the run
-failed or was interrupted (what was committed stays); 2 the configuration is wrong; 3 done, but with
-more failures than the budget allows. SIGTERM and Ctrl-C commit what is captioned. The last line of
-a run that went to its end is the summary as JSON.
+failed or was interrupted (what was committed stays); 2 the configuration is wrong, or can't fit the
+GPUs; 3 done, but with more failures than the budget allows. SIGTERM and Ctrl-C commit what is
+captioned. The last line of a run that went to its end is the summary as JSON.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from pipeline.dataset.manifest import ManifestError
 from pipeline.dataset.summary import RunSummary
 from pipeline.models.checkpoint import pin_revision
 from pipeline.models.errors import ModelLoadError, PairError
+from pipeline.preflight.device import uses_gpu
+from pipeline.preflight.errors import PreflightError, PreflightUnavailableError
 from pipeline.records import CaptionerTiming, Outcome
 from pipeline.report.summary_table import summary_table
 from pipeline.run import Runner, RunRequest, new_run_id, plan_run, run_corpus
@@ -71,10 +73,14 @@ def main(argv: list[str]) -> int:
     options = command.options
     try:
         with _interrupted_by_signals():
+            if options.preflight:
+                _preflight(command.config, options)
             request = _request(command.config, options)
             if options.dry_run:
                 return _dry_run(request, options)
             summary = run_corpus(request, _runner(options), lambda line: _print(line, options))
+    except PreflightError as error:
+        return _fail(error, EXIT_CONFIG)
     except EXPECTED_ERRORS as error:
         return _fail(error, EXIT_FAILED)
     except KeyboardInterrupt:
@@ -109,6 +115,30 @@ def _interrupt_on_signals() -> None:
         signal.signal(number, interrupt)
 
 
+def _preflight(config: RunConfig, options: JobOptions) -> None:
+    """Reckon whether the run fits its GPUs, before anything is loaded; a dry run shows how.
+
+    On CPU only a dry run is reckoned. Says so if it can't be. Raises PreflightError.
+    """
+    on_gpu = uses_gpu(config)
+    if not on_gpu and not options.dry_run:
+        return
+    # Imported where they are used: sizes are torch's to tell, on its meta device.
+    from pipeline.preflight.plan import Pair, reckon
+    from pipeline.preflight.report import refusal, report
+
+    try:
+        pair = Pair.of(config)
+    except PreflightUnavailableError as error:
+        _print(f"whether the run fits can't be reckoned: {error}", options)
+        return
+    plan = reckon(config, pair)
+    if options.dry_run:
+        _print(report(plan, pair), options)
+    if on_gpu and not plan.fits:
+        raise refusal(plan, config, pair)
+
+
 def _request(config: RunConfig, options: JobOptions) -> RunRequest:
     """Pin the models, so that the digest says exactly what captions.
 
@@ -117,8 +147,8 @@ def _request(config: RunConfig, options: JobOptions) -> RunRequest:
     draft = config.effective_draft
     pinned = config.models.model_copy(
         update={
-            "target": pin_revision(config.models.target),
-            "draft": pin_revision(draft) if draft else None,
+            "target": pin_revision(config.models.target, config.storage),
+            "draft": pin_revision(draft, config.storage) if draft else None,
         }
     )
     config = config.model_copy(update={"models": pinned})

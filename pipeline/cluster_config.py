@@ -46,6 +46,9 @@ class ClusterConfig(Section):
     """CPUs of one captioner, all its ranks together."""
     captioner_gpus: float = Field(default=0.0, ge=0)
     """GPUs of one captioner, all its ranks together."""
+    gpu_memory_gib: float = Field(default=79.0, gt=0)
+    """Memory of one GPU that captioners take, GiB; what the preflight reckons with. CUDA reports
+    about 79 GiB of an 80 GB card (A100, H100)."""
     max_clips_in_flight: int = Field(default=16, ge=1)
     """Decoded clips that wait for or are in one captioner."""
     gang: GangConfig = GangConfig()

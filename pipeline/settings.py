@@ -57,7 +57,9 @@ class JobOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     dry_run: bool = False
-    """Plan, say what would be done, and stop."""
+    """Plan, say what would be done and whether it fits the GPUs, and stop."""
+    preflight: bool = True
+    """Stop before anything is loaded if the run can't fit its GPUs; --no-preflight tries it."""
     resume: bool = True
     """Go on where the data set ends; --no-resume refuses a data set that has rows."""
     runner: Literal["ray", "local"] = "ray"

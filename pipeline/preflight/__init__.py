@@ -1,0 +1,1 @@
+"""Will it fit? Answered from the models' configs, with neither a GPU nor the weights."""
