@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import (
     NodeAffinitySchedulingStrategy,
@@ -68,8 +68,7 @@ class Gang:
 
     def close(self) -> None:
         """End all ranks and give their place back; a stopped process too, which no call reaches."""
-        for place in self._places:
-            _kill(place)
+        _kill(self._places)
         for rank in self._ranks:
             with suppress(RayError):
                 ray.kill(rank)
@@ -91,7 +90,8 @@ class Gang:
             ).remote(config, index)
             for index in range(size)
         ]
-        self._places = self._watch([rank.place.remote() for rank in self._ranks])
+        placing = [rank.place.remote() for rank in self._ranks]
+        self._places = self._watch(placing, self._settings.start_timeout_s)
         host = self._places[0].host
         address, port = self._watch([self._ranks[0].listen.remote(host)])[0]
         meeting = Meeting(
@@ -116,7 +116,7 @@ class Gang:
             for call in done:
                 rank = calls.index(call)
                 error = _error_of(call)
-                if isinstance(error, RayActorError):
+                if _is_death(error):
                     raise self._lost(rank, "its process or node died") from error
                 if isinstance(error, ModelLoadError | PairError):
                     raise error
@@ -127,7 +127,8 @@ class Gang:
                 self._check_others_ended(waiting, own_error)
                 raise own_error
             if not done:
-                self._check_heartbeats()
+                if self._places:  # before, a process may not have started, and nobody can answer
+                    self._check_heartbeats()
                 if timeout_s is not None and time.monotonic() - started > timeout_s:
                     raise WorkerError(
                         f"ranks did not start within {timeout_s:.0f} s "
@@ -153,7 +154,7 @@ class Gang:
         for rank, ping in enumerate(pings):
             if ping in silent:
                 raise self._lost(rank, f"it did not answer for {patience_s:.0f} s")
-            if isinstance(error := _error_of(ping), RayActorError):
+            if _is_death(error := _error_of(ping)):
                 raise self._lost(rank, "its process or node died") from error
 
     def _lost(self, rank: int, why: str) -> GangError:
@@ -200,18 +201,29 @@ def _error_of(call: Any) -> Exception | None:
     return None
 
 
+def _is_death(error: Exception | None) -> bool:
+    """Of a process or a node, or of the only copy of a result with it."""
+    return isinstance(error, RayError) and not isinstance(error, RayTaskError)
+
+
 def _is_of_the_gang(error: Exception) -> bool:
     return isinstance(error, LinkError | RankDivergenceError)
 
 
-def _kill(place: RankPlace) -> None:
-    """SIGKILL a rank's process on its node; a stopped one would not hear Ray."""
-    on_node = NodeAffinitySchedulingStrategy(place.node_id, soft=False)
-    kill = ray.remote(_send_sigkill).options(num_cpus=0, scheduling_strategy=on_node, max_retries=0)
-    with suppress(RayError):  # with its node, the process is gone too
-        ray.get(kill.remote(place.pid), timeout=_ENDING_S)
+def _kill(places: Sequence[RankPlace]) -> None:
+    """SIGKILL ranks' processes, each on its node; a stopped one would not hear Ray."""
+    kills = []
+    for node_id in {place.node_id for place in places}:
+        on_node = NodeAffinitySchedulingStrategy(node_id, soft=False)
+        kill = ray.remote(_send_sigkill).options(
+            num_cpus=0, scheduling_strategy=on_node, max_retries=0
+        )
+        kills.append(kill.remote([place.pid for place in places if place.node_id == node_id]))
+    if kills:  # one that fails or takes too long: with its node, the processes are gone or lost
+        ray.wait(kills, num_returns=len(kills), timeout=_ENDING_S)
 
 
-def _send_sigkill(pid: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+def _send_sigkill(pids: Sequence[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

@@ -95,6 +95,7 @@ def write_tiny_model(
     noise: float = 0.0,
     vocab_padding: int = 8,
     tokenizer: PreTrainedTokenizerFast | None = None,
+    num_kv_heads: int = 2,
 ) -> Path:
     """Write a checkpoint: random weights, always the same, disturbed by ``noise`` of their size.
 
@@ -103,7 +104,7 @@ def write_tiny_model(
     tokenizer = tokenizer or tiny_tokenizer()
     torch.manual_seed(_SEED)
     build = _qwen if family == "qwen2_5_vl" else _llava
-    model, processor = build(tokenizer)
+    model, processor = build(tokenizer, num_kv_heads)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += noise * parameter.std().nan_to_num() * torch.randn_like(parameter)
@@ -114,14 +115,16 @@ def write_tiny_model(
     return folder
 
 
-def write_tiny_pair(family: str, folder: Path) -> tuple[Path, Path]:
+def write_tiny_pair(family: str, folder: Path, num_kv_heads: int = 2) -> tuple[Path, Path]:
     """Write ``target`` and ``draft`` below the folder: one vocabulary, paddings that differ.
 
     The draft is the target disturbed, so that it agrees sometimes and not always.
     """
     return (
-        write_tiny_model(family, folder / "target", vocab_padding=8),
-        write_tiny_model(family, folder / "draft", vocab_padding=24, noise=0.1),
+        write_tiny_model(family, folder / "target", vocab_padding=8, num_kv_heads=num_kv_heads),
+        write_tiny_model(
+            family, folder / "draft", vocab_padding=24, noise=0.1, num_kv_heads=num_kv_heads
+        ),
     )
 
 
@@ -143,15 +146,15 @@ _TEXT = {
     "num_hidden_layers": 3,
     "intermediate_size": 128,
     "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "max_position_embeddings": 4096,
     "initializer_range": 0.25,
 }
 
 
-def _text_config(tokenizer: PreTrainedTokenizerFast) -> dict[str, object]:
+def _text_config(tokenizer: PreTrainedTokenizerFast, num_kv_heads: int) -> dict[str, object]:
     return {
         **_TEXT,
+        "num_key_value_heads": num_kv_heads,
         "vocab_size": len(tokenizer),
         "bos_token_id": tokenizer.pad_token_id,
         "eos_token_id": tokenizer.eos_token_id,
@@ -160,12 +163,12 @@ def _text_config(tokenizer: PreTrainedTokenizerFast) -> dict[str, object]:
 
 
 def _qwen(
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: PreTrainedTokenizerFast, num_kv_heads: int
 ) -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor]:
     token_id = tokenizer.convert_tokens_to_ids
     config = Qwen2_5_VLConfig(
         text_config={
-            **_text_config(tokenizer),
+            **_text_config(tokenizer, num_kv_heads),
             "rope_parameters": {
                 "rope_type": "default",
                 "rope_theta": 1e6,
@@ -199,11 +202,11 @@ def _qwen(
 
 
 def _llava(
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: PreTrainedTokenizerFast, num_kv_heads: int
 ) -> tuple[LlavaOnevisionForConditionalGeneration, LlavaOnevisionProcessor]:
     token_id = tokenizer.convert_tokens_to_ids
     config = LlavaOnevisionConfig(
-        text_config=Qwen2Config(**_text_config(tokenizer)),
+        text_config=Qwen2Config(**_text_config(tokenizer, num_kv_heads)),
         vision_config=SiglipVisionConfig(
             hidden_size=32,
             intermediate_size=64,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection, Listener
 from typing import Any
 
@@ -42,7 +43,10 @@ class LeaderLink:
     def accept(self, num_followers: int) -> None:
         """Wait for the others. Who waits for this rank bounds the time."""
         while len(self._followers) < num_followers:
-            connection = self._listener.accept()
+            try:
+                connection = self._listener.accept()
+            except (AuthenticationError, OSError, EOFError):
+                continue  # a stranger, or a port scan: it is the ranks that are waited for
             self._followers[int(connection.recv())] = connection
 
     def tell(self, command: object) -> None:

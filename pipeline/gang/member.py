@@ -42,13 +42,13 @@ class LeadingRank:
 
     def __init__(self, config: RunConfig, part: RankModel, link: LeaderLink) -> None:
         gang = config.cluster.gang
-        draft = load_draft(config.models, part.model, config.storage)
+        self.draft = load_draft(config.models, part.model, config.storage)
         link.accept(config.models.tensor_parallel_size - 1)
         self._prompt = config.prompt
         self._part = part
         self._leader = Leader(link, part.open_session, gang.check_rounds, gang.collective_timeout_s)
-        self._target = ShardedVideoLM(part, self._leader)
-        self._stage = CaptionStage.of_pair(config, self._target, draft)
+        self.target = ShardedVideoLM(part, self._leader)
+        self._stage = CaptionStage.of_pair(config, self.target, self.draft)
 
     def warm_up(self, clip: DecodedClip) -> tuple[float, float]:
         """Use everything once; returns the seconds of a video's encoding, replicated and split."""
@@ -56,9 +56,9 @@ class LeadingRank:
             self._part.model.prepare(clip, self._prompt).vision
         )
         try:
-            warm_up(self._target, clip, self._prompt)
+            warm_up(self.target, clip, self._prompt)
         finally:
-            self._leader.end_call()
+            self.end_call()
         return seconds
 
     def caption(self, clips: Sequence[DecodedClip]) -> list[Outcome | CaptionerTiming]:
@@ -67,7 +67,11 @@ class LeadingRank:
         try:
             return self._stage(clips)
         finally:
-            self._leader.end_call()
+            self.end_call()
+
+    def end_call(self) -> None:
+        """Let the others return from ``follow``."""
+        self._leader.end_call()
 
 
 class FollowingRank:

@@ -15,12 +15,15 @@ FORBIDDEN = {
     "pipeline/dataset": {"torch", "pipeline.models", "pipeline.decoding", "pipeline.video"},
     "pipeline/benchmark": {"pipeline.dataset.commit", "pipeline.calibration"},
     "pipeline/calibration": {"pipeline.dataset.commit", "pipeline.benchmark"},
-    "pipeline/stages": {"pipeline.benchmark", "pipeline.calibration"},
+    "pipeline/stages": {"pipeline.benchmark", "pipeline.calibration", "pipeline.gang"},
+    "pipeline/gang": {"pipeline.benchmark", "pipeline.calibration", "pipeline.dataset"},
     "pipeline/decoding": {
         *("pipeline.video", "pipeline.models", "pipeline.dataset", "pipeline.stages"),
-        *("pipeline.benchmark", "pipeline.calibration"),
+        *("pipeline.benchmark", "pipeline.calibration", "pipeline.gang"),
     },
-    "pipeline/models": {"pipeline.video", "pipeline.dataset", "pipeline.stages"},
+    "pipeline/models": {
+        *("pipeline.video", "pipeline.dataset", "pipeline.stages", "pipeline.gang"),
+    },
     "actors": {"jobs", "tests"},
     "jobs": {"tests"},
 }
