@@ -1,5 +1,7 @@
 # One virtual environment serves every target; each target sets up what it needs by itself.
 PYTHON ?= python3
+# Ranks that share the demo's target.
+TP ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -25,8 +27,8 @@ $(BENCH_READY): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
 	@touch $@
 
-demo: $(READY)  ## caption a bucket of sample videos on a local Ray cluster, end to end
-	$(BIN)/python jobs/demo.py
+demo: $(READY)  ## caption a bucket of sample videos on a local Ray cluster, end to end (TP=2: by a gang)
+	$(BIN)/python jobs/demo.py --tensor-parallel-size $(TP)
 
 test: $(READY)  ## all tests
 	$(BIN)/python -m pytest

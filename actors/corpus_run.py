@@ -22,9 +22,6 @@ MAX_BLOCKS = 4096
 """Videos are dealt out in at most this many blocks, one a block while that is affordable: a block's
 clips go on to the captioners together, when the last of them is decoded."""
 
-_GANG_LEADER_CPUS = 0.01
-
-
 def caption_on_ray(
     config: RunConfig, videos: Sequence[PlannedVideo]
 ) -> Iterator[Outcome | CaptionerTiming]:
@@ -58,7 +55,7 @@ def caption_on_ray(
                 max_tasks_in_flight_per_actor=calls_in_flight(config),
             ),
             # Of a gang the ranks take the CPUs and GPUs, in a placement group of their own.
-            num_cpus=_GANG_LEADER_CPUS if is_gang else cluster.captioner_cpus,
+            num_cpus=0 if is_gang else cluster.captioner_cpus,
             num_gpus=None if is_gang else cluster.captioner_gpus or None,
         )
     )

@@ -60,9 +60,9 @@ def main() -> int:
             _step(f"uploaded to {INPUT_URI} at {s3.endpoint_url}; starting a Ray head")
             with ray_head(output / "logs", num_cpus=2, environment=s3.environment) as head:
                 _step("submitting jobs/caption_corpus.py")
-                first = _submit(head, arguments.num_damaged)
+                first = _submit(head, arguments)
                 _step("submitting it again: nothing is left to do")
-                second = _submit(head, arguments.num_damaged)
+                second = _submit(head, arguments)
             _download(output / "dataset")
     except KeyboardInterrupt:
         print("\ninterrupted; the Ray head and the S3 server were ended", file=sys.stderr)
@@ -83,6 +83,9 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--num-videos", type=int, default=120, help="good files")
     parser.add_argument("--num-damaged", type=int, default=6, help="damaged files")
+    parser.add_argument(
+        "--tensor-parallel-size", type=int, default=1, help="ranks that share the target"
+    )
     parser.add_argument("--seed", type=int, default=0, help="another seed, other videos")
     parser.add_argument(
         "--output",
@@ -116,7 +119,7 @@ def _upload(folder: Path) -> None:
         )
 
 
-def _submit(head: RayHead, num_damaged: int) -> Mapping[str, Any]:
+def _submit(head: RayHead, arguments: argparse.Namespace) -> Mapping[str, Any]:
     """Submit the job, show its output, and return the JSON summary that is its last line.
 
     The failure budget is the number of files that were damaged on purpose.
@@ -125,7 +128,8 @@ def _submit(head: RayHead, num_damaged: int) -> Mapping[str, Any]:
         str(Path(sys.executable).with_name("ray")), "job", "submit", "--working-dir", ".", "--",
         "python", "jobs/caption_corpus.py", "--recipe", "reference",
         "--input", INPUT_URI, "--output", OUTPUT_URI, "--speculation.plain-share", "1",
-        "--failures.max-share", "1", "--failures.max-count", str(num_damaged),
+        "--failures.max-share", "1", "--failures.max-count", str(arguments.num_damaged),
+        "--tensor-parallel-size", str(arguments.tensor_parallel_size),
     ]  # fmt: skip
     summary: Mapping[str, Any] | None = None
     with subprocess.Popen(

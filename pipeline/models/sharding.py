@@ -10,6 +10,7 @@ output head is split by vocabulary; embeddings, norms and the vision tower are w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -87,12 +88,12 @@ class VocabParallelHead(nn.Module):
 
 def check_divides(text_config: Any, num_ranks: int, name: str) -> None:
     """Raise ModelLoadError unless heads and features deal out evenly over the ranks."""
-    for field in ("num_key_value_heads", "num_attention_heads", "intermediate_size"):
-        count = getattr(text_config, field)
+    fields = ("num_key_value_heads", "num_attention_heads", "intermediate_size")
+    counts = {field: int(getattr(text_config, field)) for field in fields}
+    common = math.gcd(*counts.values())
+    for field, count in counts.items():
         if count % num_ranks:
-            kv_heads = text_config.num_key_value_heads
-            possible = [n for n in range(1, kv_heads + 1) if kv_heads % n == 0
-                        and text_config.intermediate_size % n == 0]  # fmt: skip
+            possible = [n for n in range(1, common + 1) if common % n == 0]
             raise ModelLoadError(
                 f"{name}: {field} {count} does not divide by models.tensor_parallel_size "
                 f"{num_ranks}; use one of {possible}"
