@@ -24,9 +24,9 @@ slow for another reason, counts as at most half as slow again as usual.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
-from pipeline.decoding.cost_model import AcceptanceModel, RobustMean, RoundCosts, clipped
+from pipeline.decoding.cost_model import AcceptanceModel, RoundCosts, clipped
+from pipeline.decoding.draft_account import FIRST_CHECK, Excursion, Place, PromptCost
 from pipeline.decoding.length_policy import RoundObservation
 
 _TRIAL_SHARE = 0.015
@@ -34,7 +34,6 @@ _OUTLIER = 1.5
 _ROUNDS_BETWEEN_CHOICES = 8
 _ROUNDS_BETWEEN_CHECKS = 64
 """While K > 0: one plain round and one with another K in each so many rounds."""
-_FIRST_CHECK = 4
 _FIRST_LENGTH = 4
 _MOST_CATCHING_UP = 4
 _MIN_ROUNDS_BETWEEN_TRIALS = 12
@@ -45,63 +44,6 @@ _GIVE_UP_ROUNDS = 32
 _MARGIN = 0.03
 _MARGIN_TO_PLAIN = 0.01
 _FADE_PER_TRIAL = 0.3
-
-
-@dataclass(slots=True)
-class _Place:
-    """What is chosen for one number of rows; ``account_s`` is the header's.
-
-    ``costs_s`` are the rounds' seconds at each candidate, when last looked at; ``choice`` is the
-    place of the chosen K among the candidates. ``prompts_s`` went into the draft's prompts for the
-    trial that began the drafting; it is drawn from the account when the drafting ends.
-    ``trial_loss_s``: what the last trial lost, or the next one is expected to lose.
-    """
-
-    group: int
-    costs_s: Sequence[float]
-    choice: int
-    account_s: float
-    prompts_s: float = 0.0
-    trial_loss_s: float = 0.0
-    num_rounds: int = 0
-    next_check: int = _FIRST_CHECK
-    num_checks: int = 0
-    since_trial: int = 0
-
-    @property
-    def most_account_s(self) -> float:
-        return _most_plain_rounds(self.group) * self.costs_s[0]
-
-
-@dataclass(slots=True)
-class _Excursion:
-    """Rounds with another K than the chosen one: a check, or a trial of drafts."""
-
-    choice: int
-    rounds_left: int = 1
-    is_trial: bool = False
-    lost_s: float = 0.0
-    num_idle: int = 0
-
-
-@dataclass(slots=True)
-class _PromptCost:
-    """The draft's prompt, spread over the tokens of a caption."""
-
-    prompt_s: RobustMean = field(default_factory=RobustMean)
-    emitted: float = 0.0
-    ended: float = 0.0
-
-    def observe(self, observation: RoundObservation, emitted: int) -> None:
-        keep = 0.999
-        self.emitted = self.emitted * keep + emitted
-        self.ended = self.ended * keep + observation.num_ended
-        if observation.num_prompts_read:
-            self.prompt_s.add(observation.prompt_s / observation.num_prompts_read)
-
-    def per_token(self) -> float:
-        """0 until a caption has ended."""
-        return self.prompt_s.value * self.ended / self.emitted if self.ended >= 1 else 0.0
 
 
 class AdaptiveLength:
@@ -118,11 +60,11 @@ class AdaptiveLength:
         self._lengths = _candidates(max_tokens)
         self._costs = RoundCosts()
         self._acceptance = AcceptanceModel(max_tokens)
-        self._prompts = _PromptCost()
-        self._places: dict[int, _Place] = {}
+        self._prompts = PromptCost()
+        self._places: dict[int, Place] = {}
         self._start = [0, min(_FIRST_LENGTH, max_tokens)] * 3  # popped from the end
         self._num_idle = 0
-        self._excursion: _Excursion | None = None
+        self._excursion: Excursion | None = None
         self._num_undrafted = 0
 
     @property
@@ -172,13 +114,13 @@ class AdaptiveLength:
             self._num_idle = 0
             self._start.pop()
 
-    def _place(self, group: int) -> _Place:
+    def _place(self, group: int) -> Place:
         if group not in self._places:
             self._places[group] = self._new_place(group)
         return self._places[group]
 
-    def _new_place(self, group: int) -> _Place:
-        place = _Place(group, self._look(group), choice=0, account_s=0.0)
+    def _new_place(self, group: int) -> Place:
+        place = Place(group, self._look(group), choice=0, account_s=0.0)
         place.account_s = place.most_account_s / 4
         times = self._token_seconds(place)
         place.choice = _least(times)
@@ -188,7 +130,7 @@ class AdaptiveLength:
         """The rounds' seconds at each candidate; all alike while no round had a time."""
         return self._costs.predict(group, self._lengths) or [0.0] * len(self._lengths)
 
-    def _book(self, place: _Place, seen: RoundObservation, emitted: int) -> None:
+    def _book(self, place: Place, seen: RoundObservation, emitted: int) -> None:
         """Set the round against plain decoding of the same tokens."""
         share = seen.num_rows / place.group
         plain_s = place.costs_s[0] * share
@@ -208,7 +150,7 @@ class AdaptiveLength:
                 self._excursion.lost_s += lost_s
         place.account_s = min(place.account_s, place.most_account_s)
 
-    def _go_on(self, trip: _Excursion, place: _Place, is_idle: bool) -> None:
+    def _go_on(self, trip: Excursion, place: Place, is_idle: bool) -> None:
         """One round of an excursion is over."""
         if is_idle:
             trip.num_idle += 1
@@ -230,7 +172,7 @@ class AdaptiveLength:
         elif place.choice > 0:
             self._choose_again(place)
 
-    def _decide(self, place: _Place) -> None:
+    def _decide(self, place: Place) -> None:
         """After a round of the chosen K: stay, choose again, or look elsewhere."""
         place.num_rounds += 1
         is_time = place.num_rounds % _ROUNDS_BETWEEN_CHOICES == 0
@@ -248,7 +190,7 @@ class AdaptiveLength:
         elif is_time:
             self._choose_again(place)
 
-    def _choose(self, place: _Place) -> None:
+    def _choose(self, place: Place) -> None:
         """The best K, if it is better than the present one by the margin."""
         times = self._token_seconds(place)
         best = _least(times)
@@ -256,45 +198,45 @@ class AdaptiveLength:
         if times[best] < times[place.choice] * (1 - margin):
             place.choice = best
 
-    def _choose_again(self, place: _Place) -> None:
+    def _choose_again(self, place: Place) -> None:
         self._choose(place)
         if place.choice == 0:
             self._end_drafting(place, self._expected_loss(place))
 
-    def _end_drafting(self, place: _Place, trial_loss_s: float) -> None:
+    def _end_drafting(self, place: Place, trial_loss_s: float) -> None:
         """Plain decoding from now on, until a trial shows that drafts pay."""
         place.account_s -= place.prompts_s
         place.prompts_s = 0.0
         place.trial_loss_s = max(trial_loss_s, 0.0)
         place.since_trial = 0
 
-    def _check(self, place: _Place) -> None:
+    def _check(self, place: Place) -> None:
         """One round elsewhere, in turn plain and with twice or half the tokens."""
         double = min(2 * place.choice, len(self._lengths) - 1)
         choice = (0, double, 0, (place.choice + 1) // 2)[place.num_checks % 4]
         place.num_checks += 1
         # Soon at first, so that a wrong choice for new rows is found; then rarely.
-        gap = min(_FIRST_CHECK * 2 ** min(place.num_checks, 6), _ROUNDS_BETWEEN_CHECKS) // 2
+        gap = min(FIRST_CHECK * 2 ** min(place.num_checks, 6), _ROUNDS_BETWEEN_CHECKS) // 2
         place.next_check = place.num_rounds + gap
         if choice != place.choice:
-            self._excursion = _Excursion(choice)
+            self._excursion = Excursion(choice)
 
-    def _consider_trial(self, place: _Place) -> None:
+    def _consider_trial(self, place: Place) -> None:
         """A trial at the K above 0 that is nearest to paying, if the account can bear it."""
         if place.account_s < min(place.trial_loss_s, place.most_account_s):
             return
         self._acceptance.fade(_FADE_PER_TRIAL)
         choice = 1 + _least(self._token_seconds(place)[1:])
-        self._excursion = _Excursion(choice, _trial_rounds(place.group), is_trial=True)
+        self._excursion = Excursion(choice, _trial_rounds(place.group), is_trial=True)
 
-    def _expected_loss(self, place: _Place) -> float:
+    def _expected_loss(self, place: Place) -> float:
         """Of a trial, by what is known."""
         times = self._token_seconds(place)
         best = 1 + _least(times[1:])
         plain_s = place.costs_s[best] * times[0] / times[best] if times[best] > 0 else 0.0
         return (place.costs_s[best] - plain_s) * _trial_rounds(place.group)
 
-    def _token_seconds(self, place: _Place) -> list[float]:
+    def _token_seconds(self, place: Place) -> list[float]:
         """Seconds of a token at each candidate K."""
         kept = self._acceptance.expected()
         prompt_s = self._prompts.per_token()
@@ -330,8 +272,3 @@ def _group(num_rows: int) -> int:
 def _trial_rounds(group: int) -> int:
     """Two at least: the first one's draft may have much to catch up on."""
     return max(2, -(-_TRIAL_BLOCKS // group))
-
-
-def _most_plain_rounds(group: int) -> float:
-    """Plain rounds: about one caption's worth of luck for one row, less for many, which average."""
-    return max(8.0, 64 / group)
