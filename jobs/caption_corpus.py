@@ -68,6 +68,7 @@ def main(argv: list[str]) -> int:
     """Run the job; returns the exit code."""
     try:
         command = parse_command_line(argv)
+        _check_runner(command.config, command.options)
     except ConfigError as error:
         return _fail(error, EXIT_CONFIG)
     options = command.options
@@ -91,6 +92,16 @@ def main(argv: list[str]) -> int:
     exit_code = _judge(summary, request.config.failures)
     _print_json(request, summary.as_json())
     return exit_code
+
+
+def _check_runner(config: RunConfig, options: JobOptions) -> None:
+    """Raise ConfigError if one process is asked to be several ranks."""
+    size = config.models.tensor_parallel_size
+    if options.runner == "local" and size > 1:
+        raise ConfigError(
+            f"--runner local is one process, and models.tensor_parallel_size is {size}: drop "
+            "--runner local, or set --tensor-parallel-size 1 --cluster.captioner-gpus 1"
+        )
 
 
 @contextmanager

@@ -219,3 +219,12 @@ def test_run_ids_of_one_second_differ() -> None:
     run_ids = {new_run_id() for _ in range(20)}
     assert len(run_ids) == 20
     assert all(re.fullmatch(r"\d{8}-\d{6}-utc-[0-9a-f]{6}", run_id) for run_id in run_ids)
+
+
+def test_one_process_is_not_several_ranks(tmp_path, capsys):
+    code = caption_corpus.main(
+        ["--recipe", "reference", "--input", str(tmp_path), "--output", str(tmp_path / "out"),
+         "--runner", "local", "--tensor-parallel-size", "2"]
+    )  # fmt: skip
+    assert code == caption_corpus.EXIT_CONFIG
+    assert "tensor_parallel_size is 2" in capsys.readouterr().err
