@@ -65,7 +65,7 @@ class GangCaptioner:
                 self._lose(None, error)
                 continue
             if self._num_rebuilds:
-                self._mended.append(f"gang rebuilt in {time.monotonic() - started:.1f} s")
+                self._mended[-1] += f"; it was built anew in {time.monotonic() - started:.1f} s"
             return gang
 
     def _lose(self, gang: Gang | None, error: GangError) -> None:

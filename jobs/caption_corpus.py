@@ -46,6 +46,9 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 CONNECT_TIMEOUT_S = 20.0
 
+FEWEST_REPEATED = 20
+"""Fewer equal captions are no alarm: some clips are alike."""
+
 
 class ClusterError(Exception):
     """There is no Ray cluster at the address, or none that answers."""
@@ -227,17 +230,27 @@ def _dry_run(request: RunRequest, options: JobOptions) -> int:
 
 
 def _judge(summary: RunSummary, budget: FailureBudget) -> int:
-    """Exit code 3 if there were more failures than the budget allows."""
+    """Exit code 3 if more failed, or more captions repeat, than the budget allows."""
     too_many = budget.max_count is not None and summary.num_failures > budget.max_count
-    if not too_many and summary.failure_share <= budget.max_share:
-        return EXIT_DONE
-    print(
-        f"{summary.num_failures} of {summary.num_clips} clips failed, more than the budget "
-        f"(failures.max_share {budget.max_share:g}, max_count {budget.max_count}); "
-        "see the failures table for the causes",
-        file=sys.stderr,
-    )
-    return EXIT_OVER_BUDGET
+    if too_many or summary.failure_share > budget.max_share:
+        print(
+            f"{summary.num_failures} of {summary.num_clips} clips failed, more than the budget "
+            f"(failures.max_share {budget.max_share:g}, max_count {budget.max_count}); "
+            "see the failures table for the causes",
+            file=sys.stderr,
+        )
+        return EXIT_OVER_BUDGET
+    is_alarming = summary.num_repeated_captions >= FEWEST_REPEATED
+    if is_alarming and summary.repeated_caption_share > budget.max_repeated_share:
+        print(
+            f"{summary.repeated_caption_share:.0%} of the captions are word for word those of "
+            f"clips with other frames, more than failures.max_repeated_share "
+            f"{budget.max_repeated_share:g}: look at some of them before you trust this run (clips "
+            "swapped, frames black or unseen, a prompt that begs one answer?)",
+            file=sys.stderr,
+        )
+        return EXIT_OVER_BUDGET
+    return EXIT_DONE
 
 
 def _print(line: str, options: JobOptions) -> None:

@@ -247,6 +247,8 @@ class FailureBudget(Section):
     """Most failures per clip."""
     max_count: int | None = Field(default=None, ge=0)
     """Most failures at all; None is no limit."""
+    max_repeated_share: float = Field(default=0.10, ge=0, le=1)
+    """Most captions that other frames have too: a sign of swapped or unseen clips."""
 
 
 class RunConfig(Section):

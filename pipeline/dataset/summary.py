@@ -9,6 +9,7 @@ from itertools import zip_longest
 from typing import Any
 
 from pipeline.bounded_mean import interval
+from pipeline.dataset.repeated_captions import RepeatedCaptions
 from pipeline.records import CaptionerTiming, CaptionRecord, DecodingStats, Failure, PlainComparison
 from pipeline.statistics import bootstrap, share, speed_up
 
@@ -103,6 +104,13 @@ class RunSummary:
     """Share of the captioners' time in which they waited for frames; comparing is not counted."""
     plain: PlainSummary | None
     shadow: ShadowSummary | None
+    num_repeated_captions: int = 0
+    """Clips whose caption is also that of a clip with other frames (of a sample of clips, where
+    captions are very many)."""
+    repeated_caption_share: float = 0.0
+    """Of all clips."""
+    num_captioner_losses: int = 0
+    """Gangs that lost a rank and were started anew."""
 
     @property
     def num_clips(self) -> int:
@@ -131,6 +139,8 @@ class SummaryBuilder:
         self._seconds = dict.fromkeys(_SUMMED_SECONDS, 0.0)
         self._video_decode_s = self._waited_s = self._busy_s = 0.0
         self._relaxed_shares: set[float] = set()
+        self._repeated = RepeatedCaptions()
+        self._num_losses = 0
         self._compared: list[tuple[DecodingStats, PlainComparison]] = []
         self._shadows: Counter[str] = Counter()
         self._facts_kept: defaultdict[float | None, Counter[float]] = defaultdict(Counter)
@@ -143,6 +153,7 @@ class SummaryBuilder:
         caption = outcome.caption
         stats = caption.stats
         self._num_captions += 1
+        self._repeated.add(caption.text, outcome.frames_digest)
         for name in _SUMMED:
             self._sums[name] += getattr(stats, name)
         self._histogram = add_histograms(self._histogram, stats.accepted_histogram)
@@ -166,6 +177,7 @@ class SummaryBuilder:
         """Count one call of a captioner."""
         self._waited_s += timing.waited_s
         self._busy_s += timing.busy_s
+        self._num_losses += len(timing.mended)
 
     def build(self, elapsed_s: float) -> RunSummary:
         """The summary of what was added; ``elapsed_s`` is the run's wall clock."""
@@ -192,6 +204,9 @@ class SummaryBuilder:
             verify_s=self._seconds["verify_s"],
             scoring_s=self._seconds["scoring_s"],
             decode_s=self._seconds["decode_s"],
+            num_repeated_captions=self._repeated.num_repeated,
+            repeated_caption_share=self._repeated.share,
+            num_captioner_losses=self._num_losses,
         )
 
     def _note_relaxed_share(self, relaxed_share: float) -> None:
