@@ -51,6 +51,8 @@ class LeaderLink:
 
     def tell(self, command: object) -> None:
         """Have every other rank do this now, after what was put off. Raises LinkError."""
+        if not self._followers:
+            return
         self._unsent.append(command)
         # Plain pickle: a connection's own would share a tensor's memory, which works on one host.
         message = pickle.dumps(self._unsent, protocol=5)

@@ -9,8 +9,9 @@ weights are the exception: there each oneDNN call costs more than the product, a
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import TypeGuard
 
 import torch
@@ -49,7 +50,11 @@ def fuse(
         del weights
         for linear in linears:
             linear.weight = nn.Parameter(linear.weight.new_empty(0), requires_grad=False)
-    return pack(fused[:num_outputs], bias)
+    packed = pack(fused[:num_outputs], bias)
+    if release:
+        del fused
+        _return_freed_memory()
+    return packed
 
 
 def pack(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
@@ -86,6 +91,25 @@ def _call_all(
     outputs = [module(x) for module in modules]
     joined = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
     return joined if num_outputs is None else joined[..., :num_outputs]
+
+
+def _return_freed_memory() -> None:
+    """Have the C library give freed pages back to the system, where it can (glibc).
+
+    It keeps freed blocks of up to 32 MiB for itself. Packed weights are a little larger than the
+    plain ones that they replace and don't fit into their place, so a rank would grow to hold both.
+    """
+    if (trim := _malloc_trim()) is not None:
+        trim(0)
+
+
+@cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    try:
+        trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # another C library, or no POSIX
+        return None
+    return trim
 
 
 def _is_plain(module: nn.Module) -> TypeGuard[nn.Linear]:
