@@ -8,10 +8,10 @@ READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.ready-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench format clean
+.PHONY: help setup demo test check bench bench-gang bench-nightly format clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(READY)  ## make the virtual environment (about 3 minutes, 7 GB; done once)
 
@@ -31,7 +31,8 @@ demo: $(READY)  ## caption a bucket of sample videos on a local Ray cluster, end
 	$(BIN)/python jobs/demo.py --tensor-parallel-size $(TP)
 
 test: $(READY)  ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest tests/unit tests/property -q -n auto
+	$(BIN)/python -m pytest tests/integration
 
 check: $(READY)  ## format, lint, types, unit tests
 	$(BIN)/ruff format --check .
@@ -41,6 +42,12 @@ check: $(READY)  ## format, lint, types, unit tests
 
 bench: $(BENCH_READY)  ## speed and fidelity of every decoding method (40 minutes on 2 cores)
 	$(BIN)/python jobs/benchmark.py
+
+bench-gang: $(READY)  ## memory, overhead, start and recovery of captioners of several ranks (20 minutes)
+	$(BIN)/python jobs/benchmark_gang.py
+
+bench-nightly: $(READY)  ## listing, planning and committing a million objects, and a run of nothing to do (10 minutes)
+	$(BIN)/python jobs/benchmark_nightly.py
 
 format: $(READY)  ## rewrite the sources in the project's format
 	$(BIN)/ruff format .

@@ -1,9 +1,9 @@
-"""A run on a Ray cluster: planned videos in, outcomes streamed back to the driver."""
+"""A run on a Ray cluster: a written plan in, outcomes streamed back to the driver."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import ray.data
 from ray.exceptions import RayActorError, RayTaskError
@@ -14,28 +14,28 @@ from actors.errors import WorkerError
 from actors.gang_captioner import GangCaptioner
 from actors.video_decoder import VideoDecoder
 from pipeline.config import RunConfig
-from pipeline.dataset.catalog import PlannedVideo
+from pipeline.dataset.plan_parts import WrittenPlan
 from pipeline.records import CaptionerTiming, Outcome
 from pipeline.stages.batching import calls_in_flight, clips_per_call
 
 MAX_BLOCKS = 4096
-"""Videos are dealt out in at most this many blocks, one a block while that is affordable: a block's
-clips go on to the captioners together, when the last of them is decoded."""
+"""Videos are dealt out in about this many blocks at most, one a block while that is affordable: a
+block's clips go on to the captioners together, when the last of them is decoded. A block says which
+rows of the plan it means; a decode actor reads them, so the driver holds no videos."""
 
-def caption_on_ray(
-    config: RunConfig, videos: Sequence[PlannedVideo]
-) -> Iterator[Outcome | CaptionerTiming]:
+
+def caption_on_ray(config: RunConfig, plan: WrittenPlan) -> Iterator[Outcome | CaptionerTiming]:
     """Stream outcomes as they come, in no particular order.
 
     Ray restarts a worker that dies and runs its rows again, so an outcome can come twice; the
     committer drops the second. An exception in a stage is raised here, as the local runner would.
-    Raises WorkerError if an actor can't start.
+    Raises WorkerError if an actor can't start, or can't read the plan where the output is.
     """
     cluster = config.cluster
     is_gang = config.models.tensor_parallel_size > 1
     _configure_ray_data()
     dataset = (
-        ray.data.from_arrow([wire.pack(block) for block in _blocks(videos)])
+        ray.data.from_arrow([wire.pack([rows]) for rows in plan.slices(MAX_BLOCKS)])
         .map_batches(
             VideoDecoder,
             fn_constructor_args=(config,),
@@ -71,12 +71,6 @@ def caption_on_ray(
         raise
     except RayActorError as error:
         raise WorkerError(f"a worker died: {str(error).strip().splitlines()[-1]}") from error
-
-
-def _blocks(videos: Sequence[PlannedVideo]) -> Iterator[Sequence[PlannedVideo]]:
-    per_block = -(-len(videos) // MAX_BLOCKS)
-    for start in range(0, len(videos), per_block):
-        yield videos[start : start + per_block]
 
 
 def _configure_ray_data() -> None:

@@ -17,7 +17,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, NoReturn
@@ -26,9 +26,10 @@ from actors.errors import WorkerError
 from pipeline.config import FailureBudget, RunConfig
 from pipeline.config_digest import config_digest, mask_secrets
 from pipeline.config_errors import ConfigError
-from pipeline.dataset.catalog import NoVideosError, PlannedVideo
+from pipeline.dataset.catalog import NoVideosError
 from pipeline.dataset.commit import CommitError
 from pipeline.dataset.manifest import ManifestError
+from pipeline.dataset.plan_parts import WrittenPlan
 from pipeline.dataset.summary import RunSummary
 from pipeline.models.checkpoint import pin_revision
 from pipeline.models.errors import ModelLoadError, PairError
@@ -36,7 +37,7 @@ from pipeline.preflight.device import uses_gpu
 from pipeline.preflight.errors import PreflightError, PreflightUnavailableError
 from pipeline.records import CaptionerTiming, Outcome
 from pipeline.report.summary_table import summary_table
-from pipeline.run import Runner, RunRequest, new_run_id, plan_run, run_corpus
+from pipeline.run import Runner, RunRequest, forecast_run, new_run_id, run_corpus
 from pipeline.settings import JobOptions, parse_command_line
 from pipeline.storage import StorageError
 
@@ -173,20 +174,16 @@ def _runner(options: JobOptions) -> Runner:
     """What captions. Nothing is started or connected to before it is called."""
 
     # Imported where they are used: the local runner needs no Ray, the driver of the other no torch.
-    def locally(
-        config: RunConfig, videos: Sequence[PlannedVideo]
-    ) -> Iterator[Outcome | CaptionerTiming]:
+    def locally(config: RunConfig, plan: WrittenPlan) -> Iterator[Outcome | CaptionerTiming]:
         from pipeline.local_runner import caption_locally
 
-        return caption_locally(config, videos)
+        return caption_locally(config, plan)
 
-    def on_ray(
-        config: RunConfig, videos: Sequence[PlannedVideo]
-    ) -> Iterator[Outcome | CaptionerTiming]:
+    def on_ray(config: RunConfig, plan: WrittenPlan) -> Iterator[Outcome | CaptionerTiming]:
         from actors.corpus_run import caption_on_ray
 
         _connect_to_ray(options.address)
-        return caption_on_ray(config, videos)
+        return caption_on_ray(config, plan)
 
     return locally if options.runner == "local" else on_ray
 
@@ -216,16 +213,16 @@ def _knock(address: str) -> None:
 
 
 def _dry_run(request: RunRequest, options: JobOptions) -> int:
-    num_videos = num_bytes = 0
-    for planned in plan_run(request):
-        num_videos += 1
-        num_bytes += planned.video.size_bytes
+    forecast = forecast_run(request, options.cost_per_gpu_hour)
+    counts = forecast.counts
     _print(
-        f"would caption {num_videos} videos ({num_bytes / 1e9:.3f} GB) "
+        f"would caption {counts.num_videos} videos ({counts.num_bytes / 1e9:.3f} GB) "
         f"of {request.config.input.uri} into {request.layout.uri}",
         options,
     )
-    _print_json(request, {"num_videos": num_videos, "num_bytes": num_bytes})
+    for line in forecast.lines():
+        _print(line, options)
+    _print_json(request, forecast.as_json())
     return EXIT_DONE
 
 

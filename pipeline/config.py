@@ -8,23 +8,13 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.cluster_config import ClusterConfig
 from pipeline.config_section import Section
 from pipeline.speculation_config import Drafter, SpeculationConfig, SpeculationMethod
-
-
-def _plain_url(url: str) -> str:
-    """Refuse what could not work, and credentials where they would end up in logs."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("not an http:// or https:// URL")
-    if parts.username or parts.password:
-        raise ValueError("credentials do not belong in a URL; they come from the default chain")
-    return url
+from pipeline.storage_config import StorageConfig as StorageConfig
 
 
 def _data_uri(uri: str) -> str:
@@ -79,19 +69,6 @@ class OutputConfig(Section):
     """A part is committed at the latest this long after its first row arrived, s."""
     token_sample_share: float = Field(default=0.01, ge=0, le=1)
     """Share of clips (chosen by clip_id) whose rows say why each token is there (`tokens`)."""
-
-
-class StorageConfig(Section):
-    """How to reach S3 (credentials come from the default chain, never from here)."""
-
-    endpoint_url: Annotated[str, AfterValidator(_plain_url)] | None = None
-    """URL of an S3-compatible server; None is AWS, or what AWS_ENDPOINT_URL says."""
-    region: str | None = None
-    """None takes the default chain's."""
-    addressing_style: Literal["auto", "path", "virtual"] = "auto"
-    """Path style is what most S3-compatible servers want."""
-    max_attempts: int = Field(default=5, ge=1)
-    """Attempts per request, with full jitter between them."""
 
 
 class SamplingPolicy(StrEnum):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from pipeline.config import RunConfig
 from pipeline.dataset.catalog import PlannedVideo
@@ -13,7 +13,7 @@ from pipeline.stages.decode import DecodeStage
 
 
 def caption_locally(
-    config: RunConfig, videos: Sequence[PlannedVideo]
+    config: RunConfig, videos: Iterable[PlannedVideo]
 ) -> Iterator[Outcome | CaptionerTiming]:
     """Decode and caption in this process, in order."""
     caption = CaptionStage.load(config)

@@ -8,24 +8,32 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pipeline.config import RunConfig
-from pipeline.dataset.catalog import PlannedVideo, plan_videos
+from pipeline.dataset.card import write_card
+from pipeline.dataset.catalog import PlannedVideo
 from pipeline.dataset.commit import Committer
 from pipeline.dataset.layout import Layout
 from pipeline.dataset.parts import list_parts, read_done
+from pipeline.dataset.plan import Plan
+from pipeline.dataset.plan_forecast import Forecast, ProbedVideo, last_rate, sample_of
+from pipeline.dataset.plan_parts import WrittenPlan, write_plan
 from pipeline.dataset.run_folder import write_end, write_start
 from pipeline.dataset.schema import RunLabels, caption_row, failure_row
 from pipeline.dataset.summary import RunSummary, SummaryBuilder
 from pipeline.progress import Progress
 from pipeline.records import CaptionerTiming, Failure, Outcome, VideoObject
-from pipeline.storage import storage_for
+from pipeline.stages.decode import BAD_VIDEO_ERRORS
+from pipeline.storage import Opener, storage_for
+from pipeline.video.guard import GuardedDecoder
 
-Runner = Callable[[RunConfig, Sequence[PlannedVideo]], Iterable[Outcome | CaptionerTiming]]
-"""Captions planned videos; outcomes come in any order, and may come twice."""
+MAX_PROBING_S = 60.0
+
+Runner = Callable[[RunConfig, WrittenPlan], Iterable[Outcome | CaptionerTiming]]
+"""Captions the videos of a plan; outcomes come in any order, and may come twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +51,35 @@ class RunRequest:
         return Layout.of(self.config.output.uri, self.config_digest)
 
 
-def plan_run(request: RunRequest) -> Iterator[PlannedVideo]:
+def plan_run(request: RunRequest) -> Plan:
     """The videos that the run would caption; writes nothing.
 
-    Raises StorageError, ManifestError, NoVideosError.
+    Raises StorageError; iterating it StorageError, ManifestError, NoVideosError.
     """
     config, layout = request.config, request.layout
     storage = storage_for(layout.uri, config.storage)
     done = read_done(storage, layout, list_parts(storage, layout))
-    return plan_videos(config, done)
+    return Plan.of(config, done, storage, layout)
+
+
+def forecast_run(request: RunRequest, cost_per_gpu_hour: float | None = None) -> Forecast:
+    """What the run would caption and what it would take, from some of its videos; writes nothing.
+
+    The sample's videos are opened in the killable child process, for a minute at most. Raises what
+    planning does, and StorageError if the store doesn't answer.
+    """
+    config, layout = request.config, request.layout
+    storage = storage_for(layout.uri, config.storage)
+    plan = plan_run(request)
+    sample = sample_of(plan)
+    cluster = config.cluster
+    return Forecast(
+        counts=plan.counts,
+        sample=tuple(_probed(config, sample)),
+        rate=last_rate(storage, layout),
+        num_gpus=cluster.num_captioners * cluster.captioner_gpus,
+        cost_per_gpu_hour=cost_per_gpu_hour,
+    )
 
 
 def run_corpus(
@@ -71,40 +99,56 @@ def run_corpus(
     storage = storage_for(layout.uri, config.storage)
     write_start(storage, layout, request.run_id, config)
     with Committer(storage, layout, config.output, request.run_id, request.resume) as committer:
-        videos = list(plan_videos(config, committer.done))
+        print_line(f"planning: {config.input.uri} less what is in {layout.uri}")
+        todo = Plan.of(config, committer.done, storage, layout)
+        plan = write_plan(storage, layout, request.run_id, todo)
         print_line(
-            f"{len(videos)} videos to caption into {layout.uri}"
-            if videos
-            else f"nothing to do: every video of {config.input.uri} is in {layout.uri}"
+            f"{plan.num_videos} videos to caption into {layout.uri} ({plan.counts})"
+            if plan.num_videos
+            else f"nothing to do: every video of {config.input.uri} is in {layout.uri} "
+            f"({plan.counts})"
         )
-        progress = Progress(len(videos), print_line)
-        done_before = {
-            planned.video.video_id: len(planned.done_clip_ids)
-            for planned in videos
-            if planned.done_clip_ids
-        }
-        if videos:
-            with progress:
-                for outcome in runner(config, videos):
+        if plan.num_videos:
+            with Progress(plan.num_videos, print_line) as progress:
+                for outcome in runner(config, plan):
                     if isinstance(outcome, CaptionerTiming):
                         summary.add_timing(outcome)
                         for incident in outcome.mended:
                             print_line(incident)
                     elif _commit(committer, outcome, labels):
                         summary.add(outcome)
-                        progress.add(outcome, done_before.get(_video_of(outcome).video_id, 0))
+                        video_id = _video_of(outcome).video_id
+                        progress.add(outcome, plan.num_done_clips.get(video_id, 0))
     if num_duplicates := committer.counts.duplicates:
         print_line(
             f"{num_duplicates} outcomes came twice (work that was run again) and were dropped"
         )
     result = summary.build(elapsed_s=time.monotonic() - started_s)
     write_end(storage, layout, request.run_id, result)
+    write_card(storage, layout)
     return result
 
 
 def new_run_id() -> str:
     """A name that sorts by time and that no other job has: ``20260131-235959-utc-1f9a03``."""
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-utc-{secrets.token_hex(3)}"
+
+
+def _probed(config: RunConfig, sample: Iterable[PlannedVideo]) -> Iterator[ProbedVideo]:
+    """Probe and cut videos until the time is up; one that is begun is finished."""
+    deadline_s = time.monotonic() + MAX_PROBING_S
+    with GuardedDecoder(config.video) as decoder:
+        for planned in sample:
+            if time.monotonic() > deadline_s:
+                return
+            uri = planned.video.uri
+            try:
+                plan = decoder.plan(Opener(uri, planned.video.etag, config.storage))
+            except BAD_VIDEO_ERRORS as error:
+                yield ProbedVideo(uri, 0.0, 1, str(error.code))
+                continue
+            num_clips = len(plan.spans) - len(planned.done_clip_ids)
+            yield ProbedVideo(uri, plan.info.duration_s, num_clips)
 
 
 def _video_of(outcome: Outcome) -> VideoObject:

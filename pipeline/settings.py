@@ -57,7 +57,9 @@ class JobOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     dry_run: bool = False
-    """Plan, say what would be done and whether it fits the GPUs, and stop."""
+    """Plan, say what would be done, what it takes and whether it fits the GPUs, and stop."""
+    cost_per_gpu_hour: float | None = Field(default=None, ge=0)
+    """Price of a GPU for an hour, for the expected cost of a dry run."""
     preflight: bool = True
     """Stop before anything is loaded if the run can't fit its GPUs; --no-preflight tries it."""
     resume: bool = True
@@ -140,7 +142,8 @@ def parse_command_line(argv: list[str]) -> JobCommand:
     layers = [_Layer("the command line", given), _environment_layer()]
     if file_name is not None:
         file_layer = _read_yaml(Path(file_name))
-        recipe = file_layer.values.pop("recipe", None) if recipe is None else recipe
+        recipe_of_file = file_layer.values.pop("recipe", None)
+        recipe = recipe if recipe is not None else recipe_of_file
         layers.append(file_layer)
     if recipe is not None:
         layers.append(_recipe_layer(str(recipe)))

@@ -1,7 +1,7 @@
 """Where things lie in a data set: names only, no access.
 
 ``<output.uri>/<config_digest>/captions/part-00000001.parquet``, ``.../failures/part-...`` and
-``.../runs/<run_id>/<file>``.
+``.../runs/<run_id>/<file>``, a run's plan in ``.../runs/<run_id>/plan/part-...``.
 """
 
 from __future__ import annotations
@@ -51,7 +51,16 @@ class Layout:
 
     def run_file_uri(self, run_id: str, name: str) -> str:
         """A file of a run's folder."""
-        return join_uri(self.uri, "runs", run_id, name)
+        return join_uri(self.runs_uri, run_id, name)
+
+    @property
+    def runs_uri(self) -> str:
+        """Folder of the runs' folders."""
+        return join_uri(self.uri, "runs")
+
+    def plan_part_uri(self, run_id: str, number: int) -> str:
+        """One part of a run's plan, numbered from 1."""
+        return self.run_file_uri(run_id, f"plan/part-{number:08d}.parquet")
 
 
 def part_number(uri: str) -> int | None:

@@ -1,34 +1,29 @@
-"""Is a data set whole? Every clip once, counters that add up, parts without gaps."""
+"""Is a data set whole? Every clip once, counters that add up, parts without gaps.
+
+Proved from the written data alone, many rows at a time: parts are read by several threads into a
+few numbers a row, and what must be compared across parts is sorted by id in buckets that spill to
+temporary files (verify_ids.py). So neither time nor memory is that of Python objects.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-
-import pyarrow.parquet as pq
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 from pipeline.dataset.layout import Layout, Table
-from pipeline.dataset.parts import PartList, iter_rows, list_parts
-from pipeline.dataset.schema import Row, fits
+from pipeline.dataset.parts import PartList, list_parts
+from pipeline.dataset.snapshot import Snapshot, dataset_of, description_uri, read_description
+from pipeline.dataset.verify_clips import Clips
+from pipeline.dataset.verify_expected import ExpectedVideos
+from pipeline.dataset.verify_part import PartScan, scan_part
+from pipeline.dataset.verify_problems import Problems, RowPlaces
+from pipeline.progress import StepProgress
 from pipeline.records import VideoObject
-from pipeline.storage import Storage
+from pipeline.storage import NotFoundError, Storage
 
-_MAX_PROBLEMS = 100
-_CLIP_COLUMNS = ("video_id", "clip_id", "clip_index", "num_clips", "source_uri", "config_digest")
-_COUNTERS = (
-    "output_tokens",
-    "target_steps",
-    "drafted_tokens",
-    "accepted_tokens",
-    "relaxed_tokens",
-    "shifted_tokens",
-    "anchor_tokens",
-    "correction_tokens",
-    "bonus_tokens",
-    "rejected_by_cause",
-    "accepted_histogram",
-)
+_THREADS = 8  # parts that are read at once: from S3 most of the time is waiting for answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +37,8 @@ class VerifyReport:
     num_videos: int
     num_problems: int
     problems: tuple[str, ...]
+    num_expected_videos: int = field(default=0, compare=False)
+    """Videos of the corpus, and of the plans of finished runs, that were looked for."""
 
     @property
     def is_whole(self) -> bool:
@@ -50,125 +47,102 @@ class VerifyReport:
 
 
 def verify(
-    storage: Storage, dataset_uri: str, videos: Iterable[VideoObject] | None = None
+    storage: Storage,
+    dataset_uri: str,
+    videos: Iterable[VideoObject] | None = None,
+    print_line: Callable[[str], None] = lambda line: None,
 ) -> VerifyReport:
-    """Read a whole data set (one config digest) and check it.
+    """Read a whole data set (one config digest), or a snapshot of one, and check it.
 
     With ``videos`` (the corpus, see catalog.list_videos) every one of them must be complete;
-    without, only the videos that have a row. Raises StorageError; a damaged part is a problem of
-    the storage, so its ArrowException goes through.
+    without, the videos that have a row and those that finished runs had planned. Of a snapshot,
+    whose rows end at some commit, the plans are not asked. ``print_line`` is told the progress.
+    Raises StorageError; a damaged part is a problem of the storage, so its ArrowException goes
+    through.
     """
     layout = Layout(dataset_uri.rstrip("/"))
+    dataset = dataset_of(layout.uri)
     parts = list_parts(storage, layout)
-    clips = _Clips(layout)
-    problems = [*_part_problems(storage, layout, parts)]
-    for table in Table:
-        columns = _CLIP_COLUMNS + (_COUNTERS if table is Table.CAPTIONS else ())
-        for row in iter_rows(storage, layout, table, columns, parts):
-            problems.extend(clips.take(table, row))
-            if table is Table.CAPTIONS:
-                problems.extend(counter_problems(row))
-    problems.extend(clips.incomplete())
-    problems.extend(
-        f"no row for the video {video.uri}"
-        for video in videos or ()
-        if video.video_id not in clips.plans
-    )
-    return VerifyReport(
-        uri=layout.uri,
-        num_commits=parts.last,
-        num_captions=clips.rows[Table.CAPTIONS],
-        num_failures=clips.rows[Table.FAILURES],
-        num_videos=len(clips.plans),
-        num_problems=len(problems),
-        problems=tuple(problems[:_MAX_PROBLEMS]),
-    )
-
-
-@dataclass(slots=True)
-class _Plan:
-    """What the rows of one video say."""
-
-    uri: str
-    num_clips: int | None
-    indexes: set[int]
-    has_whole_failure: bool
-
-
-class _Clips:
-    """Every clip seen so far."""
-
-    def __init__(self, layout: Layout) -> None:
-        self.rows: Counter[Table] = Counter()
-        self.plans: dict[str, _Plan] = {}
-        self._digest = layout.uri.rpartition("/")[2]
-        self._seen: dict[str, Table] = {}
-
-    def take(self, table: Table, row: Row) -> Iterator[str]:
-        """Note a row; what is wrong with it."""
-        self.rows[table] += 1
-        clip_id, where = row["clip_id"], f"clip {row['clip_id']} of {row['source_uri']}"
-        if clip_id in self._seen:
-            first = self._seen[clip_id]
-            kind = f"in {first} and {table}" if first is not table else f"twice in {table}"
-            yield f"{where} is {kind}"
-        self._seen[clip_id] = table
-        if row["config_digest"] != self._digest:
-            yield f"{where} has the config digest {row['config_digest']}, not {self._digest}"
-        plan = self.plans.setdefault(
-            row["video_id"], _Plan(row["source_uri"], None, set(), has_whole_failure=False)
+    problems, rows = Problems(), RowPlaces()
+    with Clips(rows) as clips, ExpectedVideos() as expected:
+        if dataset is None:
+            problems.extend(_gaps(layout, parts))
+            expected.add_plans(storage, layout)
+        expected.add_listing(videos or ())
+        digest = (dataset or layout).uri.rpartition("/")[2]
+        num_parts = len(parts.captions) + len(parts.failures)
+        progress = StepProgress(f"reading the parts of {layout.uri}", num_parts, print_line)
+        for num_done, part in enumerate(_scans(storage, layout, parts, digest), start=1):
+            if not part.fits:
+                problems.add(f"{part.uri} has another schema than {part.table} of this version")
+            first = rows.add_part(part.table, part.uri, part.num_rows)
+            clips.add(part, first)
+            problems.extend(problem.at(first) for problem in part.problems)
+            progress.show(num_done)
+        num_captions, num_failures = rows.num_captions, rows.num_rows - rows.num_captions
+        num_commits = parts.last
+        if dataset is not None:
+            snapshot = _description(storage, layout)
+            num_commits = snapshot.last_commit if snapshot else 0
+            problems.extend(_snapshot_problems(layout, snapshot, parts, rows))
+        problems.extend(clips.clip_problems())
+        problems.extend(clips.video_problems())
+        problems.extend(expected.missing(clips.video_ids()))
+        return VerifyReport(
+            uri=layout.uri,
+            num_commits=num_commits,
+            num_captions=num_captions,
+            num_failures=num_failures,
+            num_videos=clips.num_videos,
+            num_problems=problems.num_found,
+            problems=problems.told(rows, storage),
+            num_expected_videos=expected.num_videos,
         )
-        if row["num_clips"] is None:
-            plan.has_whole_failure = True
-            return
-        if plan.num_clips not in (None, row["num_clips"]):
-            yield f"{where} says {row['num_clips']} clips, another row {plan.num_clips}"
-        plan.num_clips = row["num_clips"]
-        plan.indexes.add(row["clip_index"])
-
-    def incomplete(self) -> Iterator[str]:
-        """Videos some of whose clips have no row."""
-        for plan in self.plans.values():
-            if plan.has_whole_failure or plan.num_clips is None:
-                continue
-            missing = set(range(plan.num_clips)) - plan.indexes
-            if missing:
-                yield f"{len(missing)} of {plan.num_clips} clips of {plan.uri} have no row"
 
 
-def counter_problems(row: Row) -> Iterator[str]:
-    """What does not add up in one caption row (docs/architecture.md, schema)."""
-    histogram = row["accepted_histogram"]
-    claims = {
-        "accepted + correction + bonus tokens are the output tokens": (
-            row["accepted_tokens"] + row["correction_tokens"] + row["bonus_tokens"]
-            == row["output_tokens"]
-        ),
-        "relaxed and shifted tokens are among the accepted": (
-            row["relaxed_tokens"] + row["shifted_tokens"] <= row["accepted_tokens"]
-        ),
-        "accepted tokens are among the drafted": row["accepted_tokens"] <= row["drafted_tokens"],
-        "anchors are among the drafted": row["anchor_tokens"] <= row["drafted_tokens"],
-        "a target step rejects once at most": (
-            sum(dict(row["rejected_by_cause"]).values()) <= row["target_steps"]
-        ),
-        "the histogram has every target step": sum(histogram) == row["target_steps"],
-        "the histogram has every accepted token": (
-            sum(length * steps for length, steps in enumerate(histogram)) == row["accepted_tokens"]
-        ),
-    }
-    for claim, holds in claims.items():
-        if not holds:
-            yield f"clip {row['clip_id']} of {row['source_uri']}: it is not so that {claim}"
+def _scans(storage: Storage, layout: Layout, parts: PartList, digest: str) -> Iterator[PartScan]:
+    """All parts, captions first, in the order of their numbers; a few are read ahead."""
+    todo = ((table, layout.part_uri(table, n)) for table in Table for n in parts.of(table))
+    with ThreadPoolExecutor(_THREADS) as pool:
+        reading: deque[Future[PartScan]] = deque()
+        try:
+            for table, uri in todo:
+                reading.append(pool.submit(scan_part, storage, table, uri, digest))
+                if len(reading) == 2 * _THREADS:
+                    yield reading.popleft().result()
+            while reading:
+                yield reading.popleft().result()
+        finally:
+            for future in reading:  # after an error nobody wants the rest
+                future.cancel()
 
 
-def _part_problems(storage: Storage, layout: Layout, parts: PartList) -> Iterator[str]:
-    missing = sorted(set(range(1, parts.last + 1)) - set(parts.captions))
-    for number in missing:
+def _gaps(layout: Layout, parts: PartList) -> Iterator[str]:
+    for number in sorted(set(range(1, parts.last + 1)) - set(parts.captions)):
         yield f"{layout.part_uri(Table.CAPTIONS, number)} is missing"
+
+
+def _description(storage: Storage, layout: Layout) -> Snapshot | None:
+    try:
+        return read_description(storage, layout)
+    except NotFoundError:
+        return None
+
+
+def _snapshot_problems(
+    layout: Layout, snapshot: Snapshot | None, parts: PartList, rows: RowPlaces
+) -> Iterator[str]:
+    """Is it what was written? A lost file of whole videos would show in nothing else."""
+    if snapshot is None:
+        yield f"{description_uri(layout)} is missing: the snapshot was not finished"
+        return
+    num_rows = {
+        Table.CAPTIONS: rows.num_captions,
+        Table.FAILURES: rows.num_rows - rows.num_captions,
+    }
     for table in Table:
-        for number in parts.of(table):
-            uri = layout.part_uri(table, number)
-            with storage.open(uri) as stream:
-                if not fits(pq.read_schema(stream), table.schema):
-                    yield f"{uri} has another schema than {table} of this version"
+        wanted = snapshot.of(table)
+        if parts.of(table) != tuple(range(1, wanted.num_parts + 1)):
+            yield f"{layout.table_uri(table)} has not the parts 1 to {wanted.num_parts}"
+        if num_rows[table] != wanted.num_rows:
+            yield f"{layout.table_uri(table)} has {num_rows[table]} rows, not {wanted.num_rows}"

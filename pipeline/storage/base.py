@@ -16,11 +16,23 @@ from pipeline.storage.uris import is_s3
 class Storage(Protocol):
     """Objects under URIs. Every method raises a ``StorageError`` that names the URI."""
 
-    def list(self, uri: str) -> Iterator[VideoObject]:
+    def list(
+        self, uri: str, after: str = "", up_to: str = "", page_size: int = 1000
+    ) -> Iterator[VideoObject]:
         """Objects below a folder, recursively, in the order of their keys' bytes, streamed.
 
-        ``uri`` means the folder whether or not it ends in a slash. Empty S3 prefix: nothing;
-        missing bucket or local folder: NotFoundError.
+        ``uri`` means the folder whether or not it ends in a slash. Where ``after`` and ``up_to``
+        are given (URIs that need not exist), only objects with after < URI <= up_to.
+        ``page_size`` is asked for at a time, at most 1000. Empty S3 prefix: nothing; missing bucket
+        or local folder: NotFoundError.
+        """
+        ...
+
+    def folders(self, uri: str, max_requests: int | None = None) -> Iterator[str]:
+        """The folders directly below a folder, without their last slash, in order, streamed.
+
+        S3 tells objects and folders together, a thousand a request: ``max_requests`` bounds what
+        a folder of ten million objects costs. Errors are those of ``list``.
         """
         ...
 
@@ -45,6 +57,14 @@ class Storage(Protocol):
 
         A request whose answer was lost is sent again, so AlreadyExistsError may be about one's
         own object: the caller compares what is stored.
+        """
+        ...
+
+    def put_if_match(self, uri: str, data: bytes, etag: str) -> None:
+        """Replace exactly that version atomically, or raise ObjectChangedError and change nothing.
+
+        NotFoundError if there is none. As with ``put_if_absent`` the error may be about one's own
+        object, put by a request whose answer was lost.
         """
         ...
 

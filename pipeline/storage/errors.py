@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from pipeline.storage.redaction import shown
+
 
 class StorageError(Exception):
     """An operation on one object failed. ``code`` is stable and fit for a failure row."""
@@ -16,7 +18,10 @@ class StorageError(Exception):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.reason}: {self.uri}"
+        return f"{self.reason}: {shown(self.uri)}"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({shown(self.uri)!r}, {self.reason!r})"
 
 
 class NotFoundError(StorageError):

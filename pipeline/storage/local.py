@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import uuid
 from collections.abc import Iterator
@@ -22,9 +23,25 @@ from pipeline.storage.uris import local_path
 class LocalStorage:
     """Files under absolute paths; names with a leading dot (unfinished writes) are not listed."""
 
-    def list(self, uri: str) -> Iterator[VideoObject]:
+    def list(
+        self, uri: str, after: str = "", up_to: str = "", page_size: int = 1000
+    ) -> Iterator[VideoObject]:
         """Files below a folder, in S3's order. Links to files count, links to folders don't."""
-        yield from _walk(local_path(uri))
+        first, last = os.fsencode(after), os.fsencode(up_to)
+        for found in _walk(local_path(uri)):
+            name = os.fsencode(found.uri)
+            if last and name > last:
+                return
+            if name > first:
+                yield found
+
+    def folders(self, uri: str, max_requests: int | None = None) -> Iterator[str]:
+        """Folders in a folder."""
+        path = local_path(uri)
+        with _translated(path):
+            entries = [entry for entry in os.scandir(path) if not entry.name.startswith(".")]
+        names = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+        yield from sorted(names, key=os.fsencode)
 
     def stat(self, uri: str) -> VideoObject:
         """Size and etag of one file."""
@@ -58,6 +75,14 @@ class LocalStorage:
         path = local_path(uri)
         with _translated(path), _written_aside(path, data) as aside:
             os.link(aside, path)
+
+    def put_if_match(self, uri: str, data: bytes, etag: str) -> None:
+        """Write aside, fsync, then compare and rename under a lock that all who do this take."""
+        path = local_path(uri)
+        with _translated(path), _written_aside(path, data) as aside, _locked(path):
+            if file_etag(os.stat(path)) != etag:
+                raise ObjectChangedError(path, "the file changed since it was read")
+            os.replace(aside, path)
 
 
 def file_etag(status: os.stat_result) -> str:
@@ -109,6 +134,15 @@ def _written_aside(path: str, data: bytes) -> Iterator[str]:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _locked(path: str) -> Iterator[None]:
+    """Alone among processes; the hidden lock file stays, as removing it would let two in."""
+    folder, name = os.path.split(path)
+    with open(os.path.join(folder, f".{name[:100]}.lock"), "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # ends with the file, also in a process that is killed
+        yield
 
 
 @contextmanager

@@ -3,58 +3,46 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
+from typing import Any, BinaryIO, TypeVar
 
 import boto3
 import botocore.config
 import botocore.exceptions as botocore_errors
+import botocore.session
 
 from pipeline.config import StorageConfig
 from pipeline.records import VideoObject
 from pipeline.storage.errors import (
-    AccessDeniedError,
     AlreadyExistsError,
-    CredentialsError,
-    NotFoundError,
     ObjectChangedError,
     StorageError,
     TransientStorageError,
 )
-from pipeline.storage.retry import retrying
+from pipeline.storage.retry import Patience, budget_of, retrying
+from pipeline.storage.s3_body import etag_of, md5, md5_of, read_body, read_range_body
+from pipeline.storage.s3_errors import error_code, translated
+from pipeline.storage.s3_reader import RangeReader
+from pipeline.storage.s3_upload import address, prove_conditional_parts, put_in_parts
 from pipeline.storage.uris import S3_SCHEME, split_s3
 
 READ_AHEAD_BYTES = 2 << 20  # one request: a group of pictures, or the index of an hour
 LIST_PAGE_KEYS = 1000  # the most that S3 gives
-# All attempts at a server that stalls end before video.limits.timeout_s does: it is the server's
-# fault (TransientStorageError, ends the run), not the video's (a timeout, a failure row).
-CONNECT_TIMEOUT_S = 20
-READ_TIMEOUT_S = 20
+CONNECT_TIMEOUT_S = 10
 MAX_CONNECTIONS = 64
+IN_PARTS_FROM_BYTES = 64 << 20  # larger objects are uploaded in parts
 
-_CREDENTIAL_CODES = frozenset(
-    {
-        "ExpiredToken",
-        "InvalidToken",
-        "TokenRefreshRequired",
-        "InvalidAccessKeyId",
-        "SignatureDoesNotMatch",
-        "RequestTimeTooSkewed",  # this machine's clock makes every signature invalid
-    }
-)
 _UNEXPLAINED_CODES = frozenset({"400", "403"})  # an answer to HEAD has no body to say more
-_TRANSIENT_CODES = frozenset(
-    {"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded"}
-)
-# 409: a put or delete of the same key was under way; S3 asks for another try, which then meets 412
-_TRANSIENT_STATUS = frozenset({409, 429, 500, 502, 503, 504})
-_CONNECTION_ERRORS = (
-    botocore_errors.ConnectionError,  # name resolution, TLS
-    botocore_errors.HTTPClientError,  # connect and read timeouts, resets, proxies
-    botocore_errors.IncompleteReadError,
-    botocore_errors.ResponseStreamingError,
-)
+_NEEDED = {  # what an answer can't lack, unless its body was lost on the way
+    "list_objects_v2": frozenset({"IsTruncated"}),
+    "create_multipart_upload": frozenset({"UploadId"}),
+    "upload_part": frozenset({"ETag"}),
+    "complete_multipart_upload": frozenset({"ETag"}),
+}
+
+T = TypeVar("T")
 
 
 class S3Storage:
@@ -62,105 +50,162 @@ class S3Storage:
 
     def __init__(self, config: StorageConfig) -> None:
         self._max_attempts = config.max_attempts
+        self._budget = budget_of(config.endpoint_url)
+        self._has_proved_parts = False
         # a session of its own: boto3's default one is not safe to share between threads
-        self._client: Any = boto3.session.Session().client(
+        core = botocore.session.get_session()
+        # Nobody asks when an object was changed, and a listing is read four times faster without.
+        # (botocore takes times of credentials as text or parsed; aws-cli leaves them text too.)
+        core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
+        self._client: Any = boto3.session.Session(botocore_session=core).client(
             "s3",
             endpoint_url=config.endpoint_url,
             region_name=config.region,
             config=botocore.config.Config(
                 s3={"addressing_style": config.addressing_style},
-                retries={
-                    "total_max_attempts": 1
-                },  # ours also cover the body, so botocore's are off
+                # ours also cover the body and share a budget, so botocore's are off
+                retries={"total_max_attempts": 1},
                 connect_timeout=CONNECT_TIMEOUT_S,
-                read_timeout=READ_TIMEOUT_S,
+                read_timeout=config.read_timeout_s,
+                request_checksum_calculation=config.request_checksum_calculation,
+                response_checksum_validation=config.response_checksum_validation,
                 max_pool_connections=MAX_CONNECTIONS,
             ),
         )
 
-    def list(self, uri: str) -> Iterator[VideoObject]:
+    def list(
+        self, uri: str, after: str = "", up_to: str = "", page_size: int = LIST_PAGE_KEYS
+    ) -> Iterator[VideoObject]:
         """Objects below a prefix that ends at a slash, page by page; folder markers are skipped."""
+        bucket, start = split_s3(uri)[0], {"StartAfter": split_s3(after)[1]} if after else {}
+        for page in self._pages(uri, {"MaxKeys": page_size, **start}):
+            for entry in page.get("Contents", ()):
+                found = f"{S3_SCHEME}{bucket}/{entry['Key']}"
+                if up_to and found > up_to:  # text and its UTF-8 have the same order
+                    return
+                if not found.endswith("/"):
+                    yield VideoObject(found, entry["ETag"].strip('"'), entry["Size"])
+
+    def folders(self, uri: str, max_requests: int | None = None) -> Iterator[str]:
+        """Common prefixes, page by page."""
+        for page in islice(self._pages(uri, {"Delimiter": "/"}), max_requests):
+            for entry in page.get("CommonPrefixes", ()):
+                yield f"{S3_SCHEME}{split_s3(uri)[0]}/{entry['Prefix'][:-1]}"
+
+    def _pages(self, uri: str, conditions: dict[str, Any]) -> Iterator[dict[str, Any]]:
         bucket, prefix = split_s3(uri)
         request: dict[str, Any] = {
             "Bucket": bucket,
             "Prefix": f"{prefix.rstrip('/')}/" if prefix else "",
             "MaxKeys": LIST_PAGE_KEYS,
+            **conditions,
         }
         while True:
             page = self._call(uri, "list_objects_v2", request)
-            for entry in page.get("Contents", ()):
-                if not entry["Key"].endswith("/"):
-                    yield VideoObject(
-                        uri=f"{S3_SCHEME}{bucket}/{entry['Key']}",
-                        etag=entry["ETag"].strip('"'),
-                        size_bytes=entry["Size"],
-                    )
+            yield page
             if not page["IsTruncated"]:
                 return
+            request.pop("StartAfter", None)
             request["ContinuationToken"] = page["NextContinuationToken"]
 
     def stat(self, uri: str) -> VideoObject:
         """Size and etag of one object."""
-        return self._stat(uri, {})
+        return self._stat(uri, None, Patience())
 
     def open(self, uri: str, etag: str | None = None) -> BinaryIO:
         """A buffered range reader of one version: every request says If-Match.
 
         Without an etag it is pinned to the version found now, so that an object replaced halfway
-        is an error and never a mixture.
+        is an error and never a mixture. All its requests share one patience.
         """
-        found = self._stat(uri, {"IfMatch": f'"{etag}"'} if etag is not None else {})
-        return io.BufferedReader(_RangeReader(self, found), READ_AHEAD_BYTES)
+        patience = Patience()
+        found = self._stat(uri, etag, patience)
+        read_range = partial(self.read_range, patience=patience)
+        return io.BufferedReader(RangeReader(read_range, found), READ_AHEAD_BYTES)
 
     def read_bytes(self, uri: str) -> bytes:
-        """The whole object in one request."""
-        return self._get(uri, {})
+        """The whole object, as its ETag has it; in one request if that is an MD5."""
+        doubtful: set[tuple[str, str]] = set()
 
-    def read_range(self, version: VideoObject, start: int, length: int) -> bytes:
+        def get() -> bytes:
+            with translated(uri, ObjectChangedError):
+                answer = self._client.get_object(**address(uri))
+                body = read_body(answer)
+            found, expected = md5(body), md5_of(answer)
+            if found == expected:
+                return body
+            try:
+                size_bytes = self._head(uri, etag_of(answer) or None).size_bytes
+            except ObjectChangedError:  # since: no version was asked for, so take the new one
+                raise TransientStorageError(uri, "replaced while it was read") from None
+            if len(body) != size_bytes:
+                raise TransientStorageError(uri, f"{len(body)} of {size_bytes} bytes arrived")
+            # Some servers' ETags only look like an MD5: all the bytes, twice the same, are good
+            if expected is not None and (found, expected) not in doubtful:
+                doubtful.add((found, expected))
+                raise TransientStorageError(uri, "the bytes are not those of their ETag")
+            return body
+
+        return self._retrying(get)
+
+    def read_range(
+        self, version: VideoObject, start: int, length: int, patience: Patience | None = None
+    ) -> bytes:
         """``length`` > 0 bytes from ``start``, of that version; all of them, or an error."""
-        return self._get(
-            version.uri,
-            {"IfMatch": f'"{version.etag}"', "Range": f"bytes={start}-{start + length - 1}"},
-            length,
-        )
+        request = {
+            **address(version.uri),
+            "IfMatch": f'"{version.etag}"',
+            "Range": f"bytes={start}-{start + length - 1}",
+        }
+
+        def get() -> bytes:
+            with translated(version.uri, ObjectChangedError):
+                answer = self._client.get_object(**request)
+                return read_range_body(answer, version, start, length)
+
+        return self._retrying(get, patience)
 
     def put(self, uri: str, data: bytes) -> None:
         """Create or replace."""
-        self._call(uri, "put_object", {**_address(uri), "Body": data})
+        self._put(uri, data, {}, ObjectChangedError)
 
     def put_if_absent(self, uri: str, data: bytes) -> None:
         """PUT with ``If-None-Match: *``; 412 is AlreadyExistsError."""
-        request = {**_address(uri), "Body": data, "IfNoneMatch": "*"}
-        self._call(uri, "put_object", request, precondition=AlreadyExistsError)
+        if len(data) >= IN_PARTS_FROM_BYTES and not self._has_proved_parts:
+            prove_conditional_parts(self._call, uri)
+            self._has_proved_parts = True
+        self._put(uri, data, {"IfNoneMatch": "*"}, AlreadyExistsError)
 
-    def _stat(self, uri: str, conditions: dict[str, Any]) -> VideoObject:
-        request = {**_address(uri), **conditions}
+    def put_if_match(self, uri: str, data: bytes, etag: str) -> None:
+        """PUT with ``If-Match``; 412 is ObjectChangedError."""
+        self._put(uri, data, {"IfMatch": f'"{etag}"'}, ObjectChangedError)
 
-        def head() -> dict[str, Any]:
-            with _translated(uri, ObjectChangedError):
-                try:
-                    answer: dict[str, Any] = self._client.head_object(**request)
-                except botocore_errors.ClientError as error:
-                    if _code(error) in _UNEXPLAINED_CODES:
-                        # whether credentials or permissions are at fault says the answer to a GET
-                        self._client.get_object(**request, Range="bytes=0-0")["Body"].close()
-                    raise
-            return answer
+    def _put(
+        self, uri: str, data: bytes, conditions: dict[str, Any], precondition: type[StorageError]
+    ) -> None:
+        if len(data) >= IN_PARTS_FROM_BYTES:
+            put_in_parts(self._call, uri, data, conditions, precondition)
+        else:
+            request = {**address(uri), "Body": data, **conditions}
+            self._call(uri, "put_object", request, precondition)
 
-        answer = retrying(head, self._max_attempts)
-        return VideoObject(uri, answer["ETag"].strip('"'), answer["ContentLength"])
+    def _stat(self, uri: str, etag: str | None, patience: Patience) -> VideoObject:
+        return self._retrying(lambda: self._head(uri, etag), patience)
 
-    def _get(self, uri: str, conditions: dict[str, Any], length: int | None = None) -> bytes:
-        request = {**_address(uri), **conditions}
-
-        def get() -> bytes:
-            with _translated(uri, ObjectChangedError):
-                body: bytes = self._client.get_object(**request)["Body"].read()
-            if length is not None and len(body) != length:
-                raise TransientStorageError(uri, f"{len(body)} of {length} bytes arrived")
-            return body
-
-        return retrying(get, self._max_attempts)
+    def _head(self, uri: str, etag: str | None) -> VideoObject:
+        """One attempt."""
+        request = {**address(uri), **({"IfMatch": f'"{etag}"'} if etag is not None else {})}
+        with translated(uri, ObjectChangedError):
+            try:
+                answer: dict[str, Any] = self._client.head_object(**request)
+            except botocore_errors.ClientError as error:
+                if error_code(error) in _UNEXPLAINED_CODES:
+                    # whether credentials or permissions are at fault says the answer to a GET
+                    self._client.get_object(**request, Range="bytes=0-0")["Body"].close()
+                raise
+        if etag is not None and etag_of(answer) != etag:
+            raise ObjectChangedError(uri, "the object changed since listed (another ETag came)")
+        return VideoObject(uri, etag_of(answer), answer["ContentLength"])
 
     def _call(
         self,
@@ -170,99 +215,14 @@ class S3Storage:
         precondition: type[StorageError] = ObjectChangedError,
     ) -> dict[str, Any]:
         def call() -> dict[str, Any]:
-            with _translated(uri, precondition):
+            with translated(uri, precondition):
                 answer: dict[str, Any] = getattr(self._client, method)(**request)
+            missing = _NEEDED.get(method, frozenset()) - answer.keys()
+            if missing:  # botocore takes no body for an empty one
+                raise TransientStorageError(uri, f"no complete answer (without {min(missing)})")
             return answer
 
-        return retrying(call, self._max_attempts)
+        return self._retrying(call)
 
-
-class _RangeReader(io.RawIOBase):
-    """One version of one object as a seekable raw stream; BufferedReader reads ahead for it."""
-
-    def __init__(self, storage: S3Storage, version: VideoObject) -> None:
-        super().__init__()
-        self._storage = storage
-        self._version = version
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        origin = {
-            io.SEEK_SET: 0,
-            io.SEEK_CUR: self._position,
-            io.SEEK_END: self._version.size_bytes,
-        }
-        if whence not in origin:
-            raise ValueError(f"whence {whence} is not 0, 1 or 2")
-        position = origin[whence] + offset
-        if position < 0:
-            raise ValueError(f"seek to {position}, before the start")
-        self._position = position
-        return position
-
-    def readinto(self, buffer: Any) -> int:
-        length = min(len(buffer), self._version.size_bytes - self._position)
-        if length <= 0:
-            return 0
-        buffer[:length] = self._storage.read_range(self._version, self._position, length)
-        self._position += length
-        return length
-
-
-def _address(uri: str) -> dict[str, Any]:
-    bucket, key = split_s3(uri)
-    return {"Bucket": bucket, "Key": key}
-
-
-@contextmanager
-def _translated(uri: str, precondition: type[StorageError]) -> Iterator[None]:
-    """botocore's errors -> ours; only codes are quoted, as messages may hold addresses and ids."""
-    try:
-        yield
-    except botocore_errors.ClientError as error:
-        raise _from_answer(uri, error, precondition) from error
-    except _CONNECTION_ERRORS as error:
-        raise TransientStorageError(uri, f"no complete answer ({type(error).__name__})") from error
-    except (
-        botocore_errors.NoCredentialsError,
-        botocore_errors.PartialCredentialsError,
-        botocore_errors.CredentialRetrievalError,
-    ) as error:
-        raise CredentialsError(uri, f"no credentials ({type(error).__name__})") from error
-    except botocore_errors.BotoCoreError as error:
-        raise StorageError(uri, f"request not possible ({type(error).__name__})") from error
-
-
-def _from_answer(
-    uri: str, error: botocore_errors.ClientError, precondition: type[StorageError]
-) -> StorageError:
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    code = _code(error)
-    said = f"HTTP {status} {code}".strip()
-    if status == 412:
-        meaning = "exists already" if precondition is AlreadyExistsError else "changed since listed"
-        return precondition(uri, f"the object {meaning} ({said})")
-    if status == 404:
-        return NotFoundError(uri, f"no such object or bucket ({said})")
-    if status == 401 or code in _CREDENTIAL_CODES:
-        return CredentialsError(uri, f"the server does not accept the credentials ({said})")
-    if status == 403:
-        return AccessDeniedError(uri, f"access denied ({said})")
-    if status in _TRANSIENT_STATUS or code in _TRANSIENT_CODES:
-        return TransientStorageError(uri, f"the server can't now ({said})")
-    return StorageError(uri, f"the server refused ({said})")
-
-
-def _code(error: botocore_errors.ClientError) -> str:
-    """S3's name of the error; the HTTP status in digits if the answer has no body."""
-    code: str = error.response.get("Error", {}).get("Code", "")
-    return code
+    def _retrying(self, operation: Callable[[], T], patience: Patience | None = None) -> T:
+        return retrying(operation, self._max_attempts, self._budget, patience)

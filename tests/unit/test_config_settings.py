@@ -269,3 +269,10 @@ def test_help_is_documentation(capsys: pytest.CaptureFixture[str]) -> None:
     ):
         assert expected in text
     assert "pydantic" not in text
+
+
+def test_a_recipe_on_the_command_line_wins_over_that_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "night.yaml"
+    file.write_text("recipe: qwen2.5-vl-72b\n")
+    config = load_run_config(["--config", str(file), *NEEDED, "--recipe", "reference"])
+    assert config.models.target.name.endswith("assets/reference_pair/target")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.dataset.schema import caption_row
-from pipeline.dataset.verify import counter_problems
+from pipeline.dataset.verify_counters import counter_problems
 from pipeline.decoding.acceptance import Acceptance, RejectionCause, TokenKind
 from pipeline.decoding.stats import Round, Seconds, summarise
 from tests.dataset_rows import CREATED_AT, LABELS, clip, record

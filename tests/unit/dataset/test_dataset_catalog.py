@@ -20,10 +20,12 @@ from pipeline.config import (
     SpeculationMethod,
     StorageConfig,
 )
-from pipeline.dataset.catalog import NoVideosError, PlannedVideo, list_videos, plan_videos
+from pipeline.dataset.catalog import NoVideosError, PlannedVideo, Reason, list_videos
 from pipeline.dataset.done import DoneClips
+from pipeline.dataset.layout import Layout
 from pipeline.dataset.manifest import ManifestError
-from pipeline.storage import NotFoundError, ObjectChangedError, Opener
+from pipeline.dataset.plan import Plan
+from pipeline.storage import NotFoundError, ObjectChangedError, Opener, storage_for
 
 
 def run_config(uri: str, storage: StorageConfig, limit: int | None = None) -> RunConfig:
@@ -34,6 +36,12 @@ def run_config(uri: str, storage: StorageConfig, limit: int | None = None) -> Ru
         models=ModelsConfig(target=ModelConfig(name="x")),
         speculation=SpeculationConfig(method=SpeculationMethod.NONE),
     )
+
+
+def plan_videos(config: RunConfig, done: DoneClips) -> Plan:
+    """The plan for a data set without a row."""
+    layout = Layout("/nowhere/0123456789abcdef")
+    return Plan.of(config, done, storage_for(layout.uri, config.storage), layout)
 
 
 def done_of(*rows: dict) -> DoneClips:
@@ -175,6 +183,7 @@ def test_plan_is_the_input_minus_what_is_done(tmp_path: Path) -> None:
     assert names([planned.video for planned in plan], tmp_path) == ["c.mp4", "d.mp4", "e.mp4"]
     assert [planned.done_clip_ids for planned in plan] == [{"c1"}, set(), set()]
     assert plan[2] == PlannedVideo(listed["e"])
+    assert plan[0].reason is Reason.UNFINISHED
 
 
 def test_the_limit_counts_what_is_left_to_do(tmp_path: Path) -> None:

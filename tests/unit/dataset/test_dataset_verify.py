@@ -12,7 +12,8 @@ from pipeline.config import OutputConfig
 from pipeline.dataset.commit import Committer
 from pipeline.dataset.layout import Layout, Table
 from pipeline.dataset.parts import encode_part, iter_rows, read_done
-from pipeline.dataset.verify import counter_problems, verify
+from pipeline.dataset.verify import verify
+from pipeline.dataset.verify_counters import counter_problems
 
 LAYOUT = Layout.of("s3://out", LABELS.config_digest)
 

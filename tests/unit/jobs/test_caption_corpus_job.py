@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import pyarrow.dataset
@@ -17,27 +18,28 @@ from make_records import caption_record
 from jobs import caption_corpus
 from pipeline.config import RunConfig
 from pipeline.dataset.catalog import PlannedVideo
+from pipeline.dataset.plan_parts import WrittenPlan
 from pipeline.records import CaptionRecord, ClipSpec, Failure, Stage
 from pipeline.run import new_run_id
 
 NUM_VIDEOS = 4
-Runner = Callable[[RunConfig, list[PlannedVideo]], Iterator[CaptionRecord | Failure]]
+Runner = Callable[[RunConfig, WrittenPlan], Iterator[CaptionRecord | Failure]]
 
 
 def caption(planned: PlannedVideo) -> CaptionRecord:
     return caption_record(ClipSpec(planned.video, 0, 1, 0.0, 4.0))
 
 
-def caption_all(config: RunConfig, videos: list[PlannedVideo]) -> Iterator[CaptionRecord]:
-    return map(caption, videos)
+def caption_all(config: RunConfig, plan: WrittenPlan) -> Iterator[CaptionRecord]:
+    return map(caption, plan)
 
 
-def caption_all_twice(config: RunConfig, videos: list[PlannedVideo]) -> Iterator[CaptionRecord]:
-    return map(caption, [*videos, *videos])
+def caption_all_twice(config: RunConfig, plan: WrittenPlan) -> Iterator[CaptionRecord]:
+    return map(caption, [*plan, *plan])
 
 
-def fail_all(config: RunConfig, videos: list[PlannedVideo]) -> Iterator[Failure]:
-    return (Failure(each.video, None, Stage.PROBE, "corrupt", "bad", 1) for each in videos)
+def fail_all(config: RunConfig, plan: WrittenPlan) -> Iterator[Failure]:
+    return (Failure(each.video, None, Stage.PROBE, "corrupt", "bad", 1) for each in plan)
 
 
 @pytest.fixture
@@ -75,8 +77,8 @@ def test_a_signal_commits_what_is_captioned(
     """A preempted machine loses no caption that was made; the next run makes the others."""
     handlers = [signal.getsignal(each) for each in caption_corpus.STOP_SIGNALS]
 
-    def interrupted(config: RunConfig, videos: list[PlannedVideo]) -> Iterator[CaptionRecord]:
-        for planned in videos[:3]:
+    def interrupted(config: RunConfig, plan: WrittenPlan) -> Iterator[CaptionRecord]:
+        for planned in islice(plan, 3):
             yield caption(planned)
         os.kill(os.getpid(), number)
         pytest.fail("went on after the signal")
@@ -96,8 +98,8 @@ def test_a_second_signal_does_not_stop_the_commit(
 ) -> None:
     """Impatience must not cost captions."""
 
-    def interrupted(config: RunConfig, videos: list[PlannedVideo]) -> Iterator[CaptionRecord]:
-        yield caption(videos[0])
+    def interrupted(config: RunConfig, plan: WrittenPlan) -> Iterator[CaptionRecord]:
+        yield caption(next(iter(plan)))
         try:
             os.kill(os.getpid(), signal.SIGINT)
         finally:
@@ -206,9 +208,9 @@ def test_a_draft_that_is_not_asked_is_not_loaded(
     """A pair's recipe without speculation must not take the draft's memory too."""
     seen: list[RunConfig] = []
 
-    def look(config: RunConfig, videos: list[PlannedVideo]) -> Iterator[CaptionRecord]:
+    def look(config: RunConfig, plan: WrittenPlan) -> Iterator[CaptionRecord]:
         seen.append(config)
-        return caption_all(config, videos)
+        return caption_all(config, plan)
 
     assert job(look, flag) == 0
     assert (seen[0].models.draft is not None) is is_loaded
@@ -228,3 +230,43 @@ def test_one_process_is_not_several_ranks(tmp_path, capsys):
     )  # fmt: skip
     assert code == caption_corpus.EXIT_CONFIG
     assert "tensor_parallel_size is 2" in capsys.readouterr().err
+
+
+def test_a_dry_run_prices_what_is_left(
+    job: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the last run's rate; these files are no videos, and it says that they will fail."""
+    run = ("--cluster.captioner-gpus", "2", "--cost-per-gpu-hour", "3600")
+    assert job(caption_all, "--limit", "3") == 0
+    (metrics,) = tmp_path.glob("out/*/runs/*/metrics.json")
+    values = json.loads(metrics.read_text()) | {"elapsed_s": 30.0}
+    metrics.write_text(json.dumps(values))
+    capsys.readouterr()
+    assert job(caption_all, "--dry-run", "--no-preflight", *run) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    forecast = json.loads(last)
+    assert forecast["num_by_reason"] == {"new": 1, "changed": 0, "unfinished": 0, "reconfigured": 0}
+    assert (forecast["num_videos"], forecast["num_done"], forecast["num_deleted"]) == (1, 3, 0)
+    assert forecast["expected_failures"] == {str(tmp_path / "in/3.mp4"): "not_a_video"}
+    assert forecast["expected_hours"] == pytest.approx(10 / 3600)  # one clip at 3 in 30 s
+    assert forecast["expected_cost"] == pytest.approx(20.0)
+    assert any("not_a_video: " in line for line in lines)
+    assert len(list(tmp_path.glob("out/*/runs/*"))) == 1, "it wrote"
+
+
+def test_another_prompt_is_told_as_that(
+    job: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And a changed file as changed, in the line that a run begins with."""
+    assert job(caption_all) == 0
+    (tmp_path / "in/0.mp4").write_bytes(b"another")
+    (tmp_path / "in/1.mp4").unlink()
+    capsys.readouterr()
+    assert job(caption_all) == 0
+    out = capsys.readouterr().out
+    assert "1 videos to caption" in out
+    assert "(0 new, 1 changed, 0 unfinished, 0 reconfigured; 2 already done; 1 deleted)" in out
+    assert job(caption_all, "--prompt.text", "What happens?") == 0
+    assert (
+        "(0 new, 0 changed, 0 unfinished, 3 reconfigured; 0 already done" in capsys.readouterr().out
+    )

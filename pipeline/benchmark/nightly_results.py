@@ -1,0 +1,160 @@
+"""Raw results of the nightly benchmark's parts, as JSON: the report is made from these alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import TypeAdapter
+
+
+@dataclass(frozen=True, slots=True)
+class NightlySetting:
+    """What a part was run with, and on what.
+
+    ``load_before`` and ``load_after`` are the machine's load averages over 1 min (this benchmark
+    itself included), ``note`` what else it did.
+    """
+
+    commit: str
+    date: str
+    hardware: str
+    command: str
+    load_before: float
+    load_after: float
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListTime:
+    """A listing and nothing else, in a process of its own."""
+
+    num_objects: int
+    delay_s: float
+    """Before each of the server's answers."""
+    in_order: bool
+    """By one stream; else many requests at a time."""
+    elapsed_s: float
+    cpu_s: float
+    """Of the listing process; the server is another."""
+    peak_rss_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class IdsUse:
+    """The ids of complete videos in memory, and nothing else."""
+
+    num_ids: int
+    elapsed_s: float
+    growth_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class DriverRun:
+    """A run by a scripted captioner in a process of its own; s by the wall clock and of its CPU.
+
+    ``peak_rss_bytes`` is the kernel's high-water mark after each phase, by phase.
+    """
+
+    num_objects: int
+    num_captions: int
+    read_done_s: float
+    planning_s: float
+    captioning_s: float
+    """Until the last commit, the scripted captioner's own time included."""
+    captioner_s: float
+    """That own time."""
+    read_done_cpu_s: float
+    planning_cpu_s: float
+    captioning_cpu_s: float
+    captioner_cpu_s: float
+    peak_rss_bytes: dict[str, int]
+
+    @property
+    def commit_rate(self) -> float:
+        """Rows/s of the wall from records to committed parts; 0 of no rows."""
+        return self.num_captions / self.commit_s if self.num_captions else 0.0
+
+    @property
+    def commit_cpu_rate(self) -> float:
+        """Rows per second of CPU: what a core of its own would do; 0 of no rows."""
+        return self.num_captions / self.commit_cpu_s if self.num_captions else 0.0
+
+    @property
+    def commit_s(self) -> float:
+        """Captioning without the captioner."""
+        return self.captioning_s - self.captioner_s
+
+    @property
+    def commit_cpu_s(self) -> float:
+        """Of the same, CPU."""
+        return self.captioning_cpu_s - self.captioner_cpu_s
+
+    @property
+    def total_cpu_s(self) -> float:
+        """All phases, CPU."""
+        return self.read_done_cpu_s + self.planning_cpu_s + self.captioning_cpu_s
+
+    @property
+    def total_s(self) -> float:
+        """All phases."""
+        return self.read_done_s + self.planning_s + self.captioning_s
+
+
+@dataclass(frozen=True, slots=True)
+class ListingPart:
+    """Listings, ids, and a first run with the run after it."""
+
+    setting: NightlySetting
+    listings: tuple[ListTime, ...]
+    ids: tuple[IdsUse, ...]
+    first: DriverRun
+    again: DriverRun
+
+
+@dataclass(frozen=True, slots=True)
+class RerunPart:
+    """A run over an unchanged bucket, some times."""
+
+    setting: NightlySetting
+    runs: tuple[DriverRun, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NightlyResults:
+    """Whatever parts there are."""
+
+    listing: ListingPart | None = None
+    rerun: RerunPart | None = None
+
+    @property
+    def settings(self) -> dict[str, NightlySetting]:
+        """By part."""
+        parts = {"listing": self.listing, "rerun": self.rerun}
+        return {name: part.setting for name, part in parts.items() if part is not None}
+
+
+Part = TypeVar("Part", ListingPart, RerunPart)
+_FILES: dict[type[object], str] = {
+    ListingPart: "nightly-listing.json",
+    RerunPart: "nightly-rerun.json",
+}
+
+
+def save_part(folder: Path, part: ListingPart | RerunPart) -> Path:
+    """Write ``nightly-<part>.json``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / _FILES[type(part)]
+    path.write_bytes(TypeAdapter(type(part)).dump_json(part) + b"\n")
+    return path
+
+
+def load_results(folder: Path) -> NightlyResults:
+    """All parts that lie in a folder. Raises pydantic's ValidationError for a broken file."""
+    return NightlyResults(listing=_load(folder, ListingPart), rerun=_load(folder, RerunPart))
+
+
+def _load(folder: Path, kind: type[Part]) -> Part | None:
+    path = folder / _FILES[kind]
+    return TypeAdapter(kind).validate_json(path.read_bytes()) if path.exists() else None
