@@ -185,9 +185,9 @@ def _ids(part: ListingPart) -> str:
 def _extrapolated(part: ListingPart) -> str:
     header = [
         "objects",
-        "first night: planning",
-        "first night: committing",
-        "night after it: all",
+        "first night: planning, CPU",
+        "committing, CPU",
+        "night after it: all, CPU",
         "its memory, GB",
     ]
     rows = []

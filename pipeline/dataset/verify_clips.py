@@ -13,6 +13,8 @@ from pipeline.dataset.verify_ids import Buckets, Records, same_as_before
 from pipeline.dataset.verify_part import NO_VALUE, PartScan
 from pipeline.dataset.verify_problems import RowPlaces, RowProblem
 
+_ROWS_AT_ONCE = 1 << 17  # a snapshot's part may have millions; what is sorted is a copy
+
 
 class Clips:
     """Rows of all parts by their ids: on disk where they are many (see Buckets)."""
@@ -45,15 +47,18 @@ class Clips:
 
     def add(self, part: PartScan, first: int) -> None:
         """Take a part in whose first row is ``first`` among all."""
-        rows = np.arange(first, first + part.num_rows)
-        self._clips.add(part.clip_ids, row=rows)
-        self._videos.add(
-            part.video_ids,
-            row=rows,
-            clip_index=part.clip_index,
-            num_clips=part.num_clips,
-            clip=part.clip_ids[:, 1],
-        )
+        for start in range(0, part.num_rows, _ROWS_AT_ONCE):
+            some = slice(start, start + _ROWS_AT_ONCE)
+            clip_ids = part.clip_ids[some]
+            rows = np.arange(first + start, first + start + len(clip_ids))
+            self._clips.add(clip_ids, row=rows)
+            self._videos.add(
+                part.video_ids[some],
+                row=rows,
+                clip_index=part.clip_index[some],
+                num_clips=part.num_clips[some],
+                clip=clip_ids[:, 1],
+            )
 
     def clip_problems(self) -> Iterator[RowProblem]:
         """Clips with more than one row: a problem for each row after the first."""

@@ -28,8 +28,8 @@ from pipeline.records import ClipSpec, VideoObject
 from pipeline.storage import TransientStorageError
 
 LAYOUT = Layout.of("s3://out", "0123456789abcdef")
-CLIPS = tuple(clip(name) for name in "abcd")
-FAILING = frozenset("bd")
+CLIPS = tuple(clip(name) for name in "abcdefghijklmnop")
+FAILING = frozenset("bdfhjlnp")
 
 
 class Fate(Enum):
@@ -43,10 +43,10 @@ class Fate(Enum):
     KILLED_AFTER = auto()
     OTHER_STARTS = auto()  # the other writer takes over just before
     OTHER_COMMITS = auto()  # the other writer commits what it has just before
-    OTHER_FINISHES = auto()  # the other writer takes over and makes all rows just before
+    OTHER_REPEATS = auto()  # the other writer takes over and makes the same rows just before
 
 
-INTERFERENCE = frozenset({Fate.OTHER_STARTS, Fate.OTHER_COMMITS, Fate.OTHER_FINISHES})
+INTERFERENCE = frozenset({Fate.OTHER_STARTS, Fate.OTHER_COMMITS, Fate.OTHER_REPEATS})
 FATES = st.lists(st.sampled_from([Fate.FINE] * 4 + list(Fate)), max_size=8)
 
 
@@ -128,6 +128,7 @@ class Writers(RuleBasedStateMachine):
     @initialize(rows_per_part=st.integers(1, 5))
     def choose(self, rows_per_part: int) -> None:
         self.output = OutputConfig(uri="s3://out", rows_per_part=rows_per_part)
+        self.start("A", [])
 
     @rule(name=st.sampled_from("AB"), fates=FATES)
     def start(self, name: str, fates: list[Fate]) -> None:
@@ -168,6 +169,18 @@ class Writers(RuleBasedStateMachine):
             assert set(self.added[name]) <= self._stored().keys(), "an acknowledged row is lost"
 
         self._under(name, fates, flush)
+
+    @rule(
+        name=st.sampled_from("AB"),
+        specs=st.sets(st.sampled_from(CLIPS), min_size=1, max_size=4),
+        fate=st.sampled_from(Fate),
+        num_fine=st.integers(0, 2),
+    )
+    def commit_disturbed(self, name: str, specs: set[ClipSpec], fate: Fate, num_fine: int) -> None:
+        """Rows of both kinds, and something in the middle of their commit: put, or put and put."""
+        for spec in sorted(specs, key=lambda spec: spec.clip_id):
+            self.add(name, spec, [])
+        self.flush(name, [Fate.FINE] * num_fine + [fate])
 
     @rule(name=st.sampled_from("AB"), fates=FATES)
     def time_passes(self, name: str, fates: list[Fate]) -> None:
@@ -236,9 +249,10 @@ class Writers(RuleBasedStateMachine):
                 return  # it is itself in the middle of something
             if fate is not Fate.OTHER_COMMITS:
                 self.start(other, [])
-            if fate is Fate.OTHER_FINISHES:
+            if fate is Fate.OTHER_REPEATS:
                 for spec in CLIPS:
-                    self.add(other, spec, [])
+                    if spec.clip_id in self.added[name]:
+                        self.add(other, spec, [])
             if other in self.running:
                 self.flush(other, [])
 
