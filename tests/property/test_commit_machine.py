@@ -125,7 +125,7 @@ class Writers(RuleBasedStateMachine):
         self.timer_patch = patch("pipeline.dataset.commit.threading.Timer", LateTimer)
         self.timer_patch.start()
 
-    @initialize(rows_per_part=st.integers(1, 5))
+    @initialize(rows_per_part=st.integers(1, 6))
     def choose(self, rows_per_part: int) -> None:
         self.output = OutputConfig(uri="s3://out", rows_per_part=rows_per_part)
         self.start("A", [])
@@ -172,14 +172,19 @@ class Writers(RuleBasedStateMachine):
 
     @rule(
         name=st.sampled_from("AB"),
-        specs=st.sets(st.sampled_from(CLIPS), min_size=1, max_size=4),
-        fate=st.sampled_from(Fate),
-        num_fine=st.integers(0, 2),
+        good=st.sampled_from(CLIPS[::2]),
+        failing=st.sampled_from(CLIPS[1::2]),
+        num_fine=st.integers(0, 1),
+        fate=st.sampled_from([fate for fate in Fate if fate is not Fate.FINE]),
     )
-    def commit_disturbed(self, name: str, specs: set[ClipSpec], fate: Fate, num_fine: int) -> None:
-        """Rows of both kinds, and something in the middle of their commit: put, or put and put."""
-        for spec in sorted(specs, key=lambda spec: spec.clip_id):
-            self.add(name, spec, [])
+    def commit_disturbed(
+        self, name: str, good: ClipSpec, failing: ClipSpec, num_fine: int, fate: Fate
+    ) -> None:
+        """What the protocol is about: something before the fence, or between it and failures."""
+        if name not in self.running:
+            self.start(name, [])
+        self.add(name, good, [])
+        self.add(name, failing, [])
         self.flush(name, [Fate.FINE] * num_fine + [fate])
 
     @rule(name=st.sampled_from("AB"), fates=FATES)

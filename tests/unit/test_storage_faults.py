@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from fault_proxy import Fault, FaultProxy, fault_proxy
+from moto.backends import get_backend
 from s3_server import CREDENTIALS, S3Bucket
 
 from pipeline.config import StorageConfig
@@ -103,6 +104,18 @@ def test_a_put_whose_answer_is_lost_meets_its_own_object(
     else:
         storage.put_if_absent(uri, DATA)
     assert storage.read_bytes(uri) == DATA
+
+
+def test_a_newline_in_a_key(storage: S3Storage, proxy: FaultProxy, s3_bucket: S3Bucket) -> None:
+    """The one odd key that the server of the tests can't route: what is sent, and what is listed."""
+    uri = s3_bucket.uri("new\nline\r%0A+ .mp4")
+    with pytest.raises(NotFoundError) as caught:
+        storage.stat(uri)
+    assert proxy.requests[-1].target.endswith("/new%0Aline%0D%250A%2B%20.mp4")
+    assert "\n" not in str(caught.value), "an error is one line of a log"
+    backend = get_backend("s3")["123456789012"]["aws"]
+    backend.put_object(s3_bucket.name, "new\nline\r%0A+ .mp4", b"x")
+    assert [item.uri for item in storage.list(s3_bucket.uri(""))] == [uri]
 
 
 def test_a_body_in_parts_is_whole(

@@ -1,9 +1,12 @@
 """S3 storage against a real server over HTTP: what pipeline.storage promises of S3."""
 
+import http.server
 import pickle
 import socket
 import subprocess
 import sys
+import threading
+from urllib.parse import unquote
 
 import botocore.exceptions
 import pytest
@@ -38,7 +41,7 @@ ODD_KEYS = (
     "quote'\"<>&amp;.mp4",
     "double//slash.mp4",
     "dots/../up.mp4",
-    "new\nline\tand\rreturn.mp4",
+    "tab\there.mp4",
     "all at+once%2B%0A %?#&=;:@.mp4",
     "/slash first.mp4",
     "e\u0301 is not \u00e9.mp4",
@@ -62,6 +65,31 @@ def test_the_server_of_the_tests_honours_conditions(s3_bucket: S3Bucket) -> None
             call(Bucket=s3_bucket.name, Key="k", IfMatch='"0123456789abcdef0123456789abcdef"')
         assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 412
     assert client.get_object(Bucket=s3_bucket.name, Key="k")["Body"].read() == b"1"
+
+
+def test_a_key_with_line_breaks_goes_over_the_wire_as_it_is(s3_bucket: S3Bucket) -> None:
+    """On a bare server: that of the other tests has no route for a line break."""
+    key, seen = "new\nline and\rreturn.mp4", []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            seen.append((unquote(self.path), self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        config = s3_bucket.config.model_copy(
+            update={"endpoint_url": url, "request_checksum_calculation": "when_required"}
+        )
+        storage_for(s3_bucket.uri(key), config).put(s3_bucket.uri(key), b"data")
+        server.shutdown()
+    assert seen == [(f"/{s3_bucket.name}/{key}", b"data")]
 
 
 @pytest.mark.parametrize("key", ODD_KEYS)
