@@ -10,15 +10,17 @@ from pipeline.sample_world.corpus import CorpusPlan, write_corpus
 from tests.integration.conftest import run_job
 
 
-def test_a_calibration_is_made_and_used(tmp_path, capsys, monkeypatch):
-    """A few clips are enough to see that everything fits; the choice itself means little."""
+def test_a_calibration_is_made_and_used(tmp_path, monkeypatch):
+    """A few clips are enough to see that everything fits; the choice itself means little.
+
+    A damaged file is passed over, if it comes before enough good ones: by hash of its path.
+    """
     monkeypatch.setattr("pipeline.calibration.candidates.MAX_LAYERS", 2)
     list(write_corpus(tmp_path, CorpusPlan(9, num_damaged=1, seed=77)))
     file = tmp_path / "pair.json"
     arguments = ["--recipe", "reference", "--input", str(tmp_path / "videos")]
     wanted = ["--num-clips", "5", "--num-report-clips", "3", "--facts", "sample-world"]
     assert calibrate.main([*arguments, "--output", str(file), *wanted]) == calibrate.EXIT_DONE
-    assert "passed over" in capsys.readouterr().out  # the damaged file
     calibration, lexicon = load_calibration(file)
     assert calibration.num_speculative_tokens >= 1
     assert 0.9 < lexicon.max() <= 1

@@ -107,7 +107,7 @@ def test_a_put_whose_answer_is_lost_meets_its_own_object(
 
 
 def test_a_newline_in_a_key(storage: S3Storage, proxy: FaultProxy, s3_bucket: S3Bucket) -> None:
-    """The one odd key that the server of the tests can't route: what is sent, and what is listed."""
+    """The one odd key that the tests' server can't route: what is sent, and what is listed."""
     uri = s3_bucket.uri("new\nline\r%0A+ .mp4")
     with pytest.raises(NotFoundError) as caught:
         storage.stat(uri)
