@@ -21,6 +21,10 @@ $(READY): pyproject.toml constraints.txt
 	       "name another one by make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@# Compiled once for this environment (a minute): else the first gang on CPU waits for it.
+	@$(BIN)/python -c 'from deepspeed.accelerator import get_accelerator as a; \
+	  b = a().create_op_builder("ShareMemCommBuilder"); b and b.load(verbose=False)' >/dev/null 2>&1 \
+	  || echo "DeepSpeed's shared memory kernel was not compiled (is there a g++?): no gangs on this CPU"
 	@touch $@
 
 $(BENCH_READY): $(READY)

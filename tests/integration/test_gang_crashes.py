@@ -20,7 +20,7 @@ from tests.integration.conftest import command_line, dataset_problems, start_job
 from tests.integration.test_caption_corpus import dataset_folder, rows
 
 NUM_VIDEOS = 24
-PATIENCE_S = 120.0
+PATIENCE_S = 240.0
 LEADING, FOLLOWING = "ray::Rank.caption", "ray::Rank.follow"
 """What a rank's process is called while it is at work on a call."""
 
