@@ -139,6 +139,6 @@ def test_ranks_on_two_hosts_then_one_host_cut_off(hosts, config, alone, tmp_path
     assert len(workers_on(hosts.second, RANK)) == 1, "the host was reached after all"
     if captioner_stays:  # else nobody is left to tell of that gang; another captioner was started
         assert "a gang was lost" in said
-        assert "gang rebuilt in" in said
+        assert "built anew in" in said
     assert captions(tmp_path / "cut") == alone
     assert dataset_problems(tmp_path / "cut") == []
