@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -21,16 +20,10 @@ from pipeline.config import (
 )
 from pipeline.decoding.calibration import calibration_digest
 from pipeline.speculation_config import AnchorScoreKind, Drafter
+from pipeline.storage.redaction import mask_secrets as mask_secrets
 from pipeline.storage.uris import is_s3
 
 _DIGEST_BYTES = 8
-_USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")
-_SECRET_QUERY = re.compile(
-    r"([?&;](?:x-amz-(?:signature|credential|security-token)|signature|sig|awsaccesskeyid"
-    r"|access_token|token|api_?key|password|secret)=)[^&;\s]+",
-    re.IGNORECASE,
-)
-_MASK = "***"
 
 
 def config_digest(config: RunConfig) -> str:
@@ -146,11 +139,6 @@ def dump_config(config: RunConfig) -> str:
     """The resolved config as YAML that loads again, with secrets masked."""
     plain = config.model_dump(mode="json")
     return yaml.safe_dump(_masked(plain), sort_keys=False, allow_unicode=True)
-
-
-def mask_secrets(text: str) -> str:
-    """Hide ``user:password@`` and signed or secret query values of URLs in any text."""
-    return _SECRET_QUERY.sub(rf"\1{_MASK}", _USER_INFO.sub(f"{_MASK}@", text))
 
 
 def _masked(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""URIs as they may be shown: what a presigned URL or a URL with a password carries is masked."""
+"""Text and URIs as they may be shown: what a presigned or a password URL carries is masked."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ _SECRET_QUERY = re.compile(
 )
 
 
+def mask_secrets(text: str) -> str:
+    """Hide ``user:password@`` and signed or secret query values of URLs in any text."""
+    return _SECRET_QUERY.sub(rf"\1{_MASK}", _USER_INFO.sub(f"{_MASK}@", text))
+
+
 def shown(uri: str) -> str:
     """The URI fit for a log line: secrets masked, control characters escaped (one line)."""
-    masked = _SECRET_QUERY.sub(rf"\1{_MASK}", _USER_INFO.sub(f"{_MASK}@", uri))
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape", "replace").decode()
-        for char in masked
+        for char in mask_secrets(uri)
     )

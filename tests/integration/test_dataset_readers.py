@@ -113,7 +113,8 @@ def test_ray_data(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def load_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """`datasets` with a cache of the test's; it looks for no hub."""
-    datasets = pytest.importorskip("datasets")
+    import datasets  # slow to import; a missing one is a failure, not a skip
+
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
 
     def load(*arguments: str, **options: Any) -> Any:
