@@ -71,7 +71,7 @@ class Rank:
     def start(self, meeting: Meeting, address: LinkAddress) -> RankStart:
         """Meet the others, load this rank's part (rank 0: and the draft), and use it once."""
         from pipeline.gang.member import FollowingRank, LeadingRank, load_part  # torch
-        from pipeline.gang.warm_up import blank_clip
+        from pipeline.models.warm_up import blank_clip
 
         started = time.monotonic()
         part = load_part(self._config, self._rank, meeting)

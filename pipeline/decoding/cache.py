@@ -76,6 +76,16 @@ class SlotCache:
         """Keep the row's first ``length`` tokens."""
         self._lengths[slot] = length
 
+    def read(self, slot: int, length: int) -> torch.Tensor:
+        """A copy in host memory of the row's first tokens, [2 * layers, H, length, D]."""
+        return self._storage[:, slot, :, :length].to("cpu", copy=True)
+
+    def write(self, slot: int, keys_and_values: torch.Tensor) -> None:
+        """Begin an empty row with tokens that ``read`` gave, of this or a like cache."""
+        length = keys_and_values.shape[2]
+        self._storage[:, slot, :, :length] = keys_and_values.to(self._device)
+        self._lengths[slot] = length
+
     def begin(self, slots: Sequence[int], num_new: Sequence[int]) -> torch.Tensor | None:
         """Open a call that appends ``num_new[i]`` tokens to row ``slots[i]``.
 

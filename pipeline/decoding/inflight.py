@@ -38,7 +38,14 @@ class _Arrival:
     slot: int
     job: DecodingJob
     seconds: Seconds = field(default_factory=Seconds)
+    num_known: int = 0
     row: Row | None = None
+
+    @property
+    def is_unwanted(self) -> bool:
+        """Whether nobody waits for the row that this would become."""
+        listener = self.job.listener
+        return listener is not None and listener.is_gone
 
 
 class InFlightBatch:
@@ -73,8 +80,15 @@ class InFlightBatch:
         self._draft_prompt_s = 0.0
         self._num_draft_prompts = 0
 
-    def decode(self, jobs: Iterable[DecodingJob]) -> Iterator[tuple[DecodingJob, DecodedRow]]:
-        """Decode each job; yields as rows end. A job is asked for once there is a slot for it."""
+    def decode(
+        self, jobs: Iterable[DecodingJob | None]
+    ) -> Iterator[tuple[DecodingJob, DecodedRow]]:
+        """Decode each job; yields as rows end. A job is asked for once there is a slot for it.
+
+        None for a job says that there is none now: the source is asked again after a round, and
+        this ends when no row is left. A job whose listener is gone before its first token yields
+        nothing.
+        """
         waiting = iter(jobs)
         try:
             while True:
@@ -89,12 +103,14 @@ class InFlightBatch:
         finally:
             self._release_all()
 
-    def _read_prompts(self, waiting: Iterator[DecodingJob]) -> None:
+    def _read_prompts(self, waiting: Iterator[DecodingJob | None]) -> None:
         """Read prompts of waiting jobs, at most ``max_num_batched_tokens``.
 
         The lowest free slot is taken: neighbouring rows are cheapest to read.
         """
         budget = self._max_num_batched_tokens
+        if self._arrival is not None and self._arrival.is_unwanted:
+            self._abandon(self._arrival)
         while budget > 0:
             if self._arrival is None:
                 job = next(waiting, None) if self._free else None
@@ -113,9 +129,18 @@ class InFlightBatch:
         arrival = _Arrival(min(self._free), job)
         started = perf_counter()
         self._target.start_prefill(arrival.slot, job.request.target)
+        arrival.num_known = self._target.cached_length(arrival.slot)
         arrival.seconds.prefill_s = perf_counter() - started
         self._free.remove(arrival.slot)
         return arrival
+
+    def _abandon(self, arrival: _Arrival) -> None:
+        """Free the slot of a prompt that is being read."""
+        self._arrival = None
+        self._target.release(arrival.slot)
+        if arrival.row is not None and self._proposer is not None:
+            self._proposer.release(arrival.slot, arrival.row.token_ids)
+        self._free.add(arrival.slot)
 
     def _continue(self, arrival: _Arrival, max_tokens: int) -> int:
         """Read on; a row that can decode joins the others. Returns the tokens read."""
@@ -127,6 +152,7 @@ class InFlightBatch:
             num_read = self._target.cached_length(arrival.slot) - before
             if prefill is not None:
                 row = arrival.row = self._row(arrival, prefill)
+                row.tell()
             arrival.seconds.prefill_s += perf_counter() - started
         else:
             num_read = self._read_draft_prompt(row, max_tokens)
@@ -145,12 +171,24 @@ class InFlightBatch:
         request = arrival.job.request
         rule = arrival.job.row_rule(request, prefill)
         first = int(prefill.logits.argmax())
-        if not self._greedy:
+        if not self._is_greedy(arrival.job):
             chosen = rule(VerifiedBlock((), (first,), prefill.logits[None])).next_token
             first = first if chosen is None else chosen
         if self._proposer is not None:
             self._proposer.admit(arrival.slot, request, prefill)
-        return Row(arrival.slot, arrival.job, self._stop, rule, [first], arrival.seconds)
+        stop = arrival.job.stop or self._stop
+        return Row(
+            arrival.slot,
+            arrival.job,
+            stop,
+            rule,
+            [first],
+            arrival.seconds,
+            num_known=arrival.num_known,
+        )
+
+    def _is_greedy(self, job: DecodingJob) -> bool:
+        return self._greedy if job.greedy is None else job.greedy
 
     def _read_draft_prompt(self, row: Row, max_tokens: int) -> int:
         assert self._proposer is not None
@@ -178,10 +216,11 @@ class InFlightBatch:
         choices = output.logits.argmax(-1).tolist()
         verified_at = perf_counter()
         for place, (row, proposal) in enumerate(zip(rows, proposals)):
-            if self._greedy and not proposal.token_ids:
+            if not proposal.token_ids and self._is_greedy(row.job):
                 row.append_undrafted(choices[place][0])
             else:
                 self._decide(row, proposal, place, choices[place], output)
+            row.tell()
         ended = [row for row in rows if row.finish_reason is not None]
         if ended:
             for row in ended:

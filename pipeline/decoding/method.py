@@ -142,6 +142,12 @@ class DecodingMethod:
         """The method's rule for a row."""
         return self._rules.exact if rung.is_exact else self._rules.of(rung.relaxed_share)
 
+    def rule_as(self, temperature: float, seed: int, exact: bool) -> RowRule:
+        """The rule of a row that is not decoded as the configuration says."""
+        rules = self._rules.sampled_as(temperature, seed)
+        rung = LOSSLESS if exact else self.rung
+        return rules.exact if rung.is_exact else rules.of(rung.relaxed_share)
+
     def proposer(self, draft_session: DecodeSession | None) -> Proposer | None:
         """What proposes tokens in one batch; None: nothing does."""
         if draft_session is None:

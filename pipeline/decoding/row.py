@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from pipeline.decoding.acceptance import Acceptance, AcceptanceRule, RowRule
 from pipeline.decoding.request import CaptionRequest
@@ -27,17 +28,32 @@ class StopRule:
         return FinishReason.LENGTH if len(token_ids) >= self.max_tokens else None
 
 
+class RowListener(Protocol):
+    """Who waits for a row's tokens while it is decoded."""
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nobody waits any more; looked at while the prompt is read."""
+
+    def committed(self, row: Row) -> bool:
+        """The row has new tokens; False ends it here (a stop string, or nobody waits)."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class DecodingJob:
     """A request and the way to decode it.
 
     ``with_decisions`` keeps why each token is there; ``is_shadow`` marks the exact twin of a row.
+    ``stop``, ``greedy`` and ``listener`` are of a job that is not decoded as its batch says.
     """
 
     request: CaptionRequest
     row_rule: RowRule
     with_decisions: bool = False
     is_shadow: bool = False
+    stop: StopRule | None = None
+    greedy: bool | None = None
+    listener: RowListener | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +72,8 @@ class Row:
 
     ``token_ids`` are committed; the newest is in no cache yet: the target caches the prompt and
     ``token_ids[:-1]``. ``slot`` is the row's slot in the target's session, by which the proposer
-    knows it too; ``can_draft`` tells whether the proposer has read the prompt.
+    knows it too; ``can_draft`` tells whether the proposer has read the prompt. ``num_known`` prompt
+    tokens needed no reading.
     """
 
     slot: int
@@ -69,6 +86,7 @@ class Row:
     rounds: list[Round] = field(default_factory=list)
     decisions: list[TokenDecision] = field(default_factory=list)
     finish_reason: FinishReason | None = None
+    num_known: int = 0
 
     def __post_init__(self) -> None:
         self.finish_reason = self.stop.finish_reason(self.token_ids)
@@ -123,6 +141,12 @@ class Row:
                     acceptance.ranks[place] if is_scored else None,
                 )
             )
+
+    def tell(self) -> None:
+        """Let the listener know of new tokens; the row ends if it has heard enough."""
+        listener = self.job.listener
+        if listener is not None and not listener.committed(self) and self.finish_reason is None:
+            self.finish_reason = FinishReason.STOP
 
     def finished(self, max_drafted: int) -> DecodedRow:
         """The result of a row that ended; ``max_drafted`` is the most that a round may draft."""

@@ -7,6 +7,7 @@ temperature, the lossless test (sampling.py) does the rest.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 from pipeline.config import GenerationConfig
@@ -92,6 +93,14 @@ class Rules:
                 speculation.anchors, calibration, lexicon, generation.seed
             )
             self._ranking()  # says at once if the scope lacks its calibration
+
+    def sampled_as(self, temperature: float, seed: int) -> Rules:
+        """The same rules for rows of another temperature and seed."""
+        rules = copy(self)
+        rules._generation = self._generation.model_copy(
+            update={"temperature": temperature, "seed": seed}
+        )
+        return rules
 
     @property
     def exact(self) -> RowRule:

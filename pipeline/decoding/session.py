@@ -25,6 +25,7 @@ class ModelInputs:
     generated token (with M-RoPE it is not T); vision holds what the family's vision tower takes.
     ``kept_visual`` [video features] bool tells which of the vision tower's features the prompt
     still has a place for, True M times; None: all (pipeline/decoding/pruning.py).
+    ``frames_digest`` tells videos apart (prefix_cache.py); None: read the video anew.
     """
 
     token_ids: torch.Tensor
@@ -33,6 +34,7 @@ class ModelInputs:
     next_position: int
     vision: Mapping[str, torch.Tensor]
     kept_visual: torch.Tensor | None = None
+    frames_digest: str | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -114,9 +116,10 @@ class DecodeSession(Protocol):
         """Cache a prompt in a free slot. Raises SlotError if the slot is taken or too short."""
 
     def start_prefill(self, slot: int, inputs: ModelInputs) -> None:
-        """Take a free slot and encode the prompt's video; nothing is cached yet.
+        """Take a free slot and encode the prompt's video; nothing is read yet.
 
-        Raises SlotError as ``prefill`` does. ``release`` frees the slot at any moment.
+        Cached is what of the prompt was known (``cached_length``), mostly nothing. Raises SlotError
+        as ``prefill`` does. ``release`` frees the slot at any moment.
         """
 
     def continue_prefill(self, slot: int, max_tokens: int) -> PrefillOutput | None:

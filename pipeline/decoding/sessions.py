@@ -16,6 +16,7 @@ from pipeline.decoding.kv_budget import (
     measured_budget_bytes,
     slot_length,
 )
+from pipeline.decoding.prefix_cache import PrefixCache
 from pipeline.decoding.pruning import pruned_length
 from pipeline.decoding.request import CaptionRequest
 from pipeline.decoding.session import NO_TAPS, DecodeSession, Taps
@@ -44,8 +45,14 @@ class DecodingModel(Protocol):
     def device(self) -> torch.device:
         """Where sessions lie."""
 
-    def open_session(self, num_slots: int, max_length: int, taps: Taps = NO_TAPS) -> DecodeSession:
-        """Rows to decode in."""
+    def open_session(
+        self,
+        num_slots: int,
+        max_length: int,
+        taps: Taps = NO_TAPS,
+        prefixes: PrefixCache | None = None,
+    ) -> DecodeSession:
+        """Rows to decode in, which know the ``prefixes``."""
 
     @property
     def special_token_ids(self) -> frozenset[int]:
@@ -64,7 +71,8 @@ class SessionPair:
     A session is mostly its cache, which can take most of a device's memory: the old ones are let go
     before larger ones are opened, so hold no reference to them beyond a batch.
     ``draft_keep_ratio`` is the share of video tokens in the prompts of the drafting session, and
-    ``draft_is_target`` tells that it reads the target's prompts.
+    ``draft_is_target`` tells that it reads the target's prompts. ``prefix_cache_bytes`` is for read
+    prompts of videos, most of it for the target's.
     """
 
     def __init__(
@@ -78,7 +86,11 @@ class SessionPair:
         kv_cache_memory_bytes: int | None,
         draft_keep_ratio: float = 1.0,
         draft_is_target: bool = False,
+        prefix_cache_bytes: int = 0,
     ) -> None:
+        self.prefixes = PrefixCache(prefix_cache_bytes) if prefix_cache_bytes else None
+        # A draft is small, and a drafting target sees a part of the video: a third is plenty.
+        self._draft_prefixes = PrefixCache(prefix_cache_bytes // 3) if prefix_cache_bytes else None
         self._target_model = target
         self._drafting_model = drafting
         self._taps = taps
@@ -122,10 +134,12 @@ class SessionPair:
             self._shape = self._target = self._draft = None
             lengths = shape.lengths
             self._target = self._target_model.open_session(
-                shape.num_slots, lengths.target, self._taps
+                shape.num_slots, lengths.target, self._taps, self.prefixes
             )
             if self._drafting_model is not None:
-                self._draft = self._drafting_model.open_session(shape.num_slots, lengths.draft)
+                self._draft = self._drafting_model.open_session(
+                    shape.num_slots, lengths.draft, prefixes=self._draft_prefixes
+                )
             self._shape = shape
         return self._target, self._draft
 

@@ -14,10 +14,10 @@ from pipeline.config import RunConfig
 from pipeline.gang.link import FollowerLink, LeaderLink
 from pipeline.gang.model import RankModel, ShardedVideoLM
 from pipeline.gang.sessions import Follower, Leader
-from pipeline.gang.warm_up import warm_up
 from pipeline.gang.world import Meeting, World
 from pipeline.models.loading import load_draft, load_model, resolve_device
 from pipeline.models.shard_loading import load_shard
+from pipeline.models.warm_up import warm_up
 from pipeline.records import CaptionerTiming, DecodedClip, Outcome
 from pipeline.stages.caption import CaptionStage
 

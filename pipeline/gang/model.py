@@ -8,11 +8,13 @@ from dataclasses import fields
 import torch
 
 from pipeline.config import PromptConfig
+from pipeline.decoding.prefix_cache import PrefixCache
 from pipeline.decoding.session import NO_TAPS, ModelInputs, Taps
 from pipeline.gang.commands import SharedInputs
 from pipeline.gang.sessions import Leader, LeaderSession
 from pipeline.gang.video import GangVideoEncoder
 from pipeline.gang.world import World
+from pipeline.models.base import Turn, turns_of
 from pipeline.models.session import LanguageModel, TransformersSession
 from pipeline.models.transformers_model import TransformersVideoLM
 from pipeline.records import DecodedClip
@@ -90,10 +92,21 @@ class ShardedVideoLM:
 
     def prepare(self, clip: DecodedClip, prompt: PromptConfig) -> SharedInputs:
         """The clip and the prompt as the model takes them; the other ranks must have the clip."""
-        inputs = self._model.prepare(clip, prompt)
-        values = {field.name: getattr(inputs, field.name) for field in fields(ModelInputs)}
-        return SharedInputs(**values, clip_id=clip.clip_id)
+        return self.converse(clip, turns_of(prompt))
 
-    def open_session(self, num_slots: int, max_length: int, taps: Taps = NO_TAPS) -> LeaderSession:
-        """Slots on all ranks."""
+    def converse(self, clip: DecodedClip | None, turns: Sequence[Turn]) -> SharedInputs:
+        """A conversation as the model takes it; the other ranks must have the clip."""
+        inputs = self._model.converse(clip, turns)
+        values = {field.name: getattr(inputs, field.name) for field in fields(ModelInputs)}
+        return SharedInputs(**values, clip_id=clip.clip_id if clip is not None else "")
+
+    def open_session(
+        self,
+        num_slots: int,
+        max_length: int,
+        taps: Taps = NO_TAPS,
+        prefixes: PrefixCache | None = None,
+    ) -> LeaderSession:
+        """Slots on all ranks; these keep no prefixes."""
+        del prefixes
         return self._leader.open_session(num_slots, max_length, taps)

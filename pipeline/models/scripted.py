@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import torch
 
 from pipeline.config import PromptConfig
+from pipeline.decoding.prefix_cache import PrefixCache
 from pipeline.decoding.session import (
     NO_TAPS,
     ForwardOutput,
@@ -25,6 +26,7 @@ from pipeline.decoding.session import (
     SlotError,
     Taps,
 )
+from pipeline.models.base import Turn, check_turns, turns_of
 from pipeline.records import DecodedClip
 
 EOS_TOKEN_ID = 0
@@ -236,17 +238,27 @@ class ScriptedVideoLM:
         return frozenset([EOS_TOKEN_ID])
 
     def prepare(self, clip: DecodedClip, prompt: PromptConfig) -> ModelInputs:
-        """Two visual tokens a frame, then 8 ids that stand for the frames and the question."""
-        num_visual = _VISUAL_TOKENS_PER_FRAME * len(clip.frames)
-        question = _hash(clip.frames_digest, prompt.system, prompt.text)
+        """The clip and the question."""
+        return self.converse(clip, turns_of(prompt))
+
+    def converse(self, clip: DecodedClip | None, turns: Sequence[Turn]) -> ModelInputs:
+        """Two visual tokens a frame, then 8 ids that stand for the frames and all turns."""
+        check_turns(clip, turns)
+        parts = [(turn.role, turn.text, turn.has_video) for turn in turns]
+        question = _hash(clip.frames_digest if clip else None, *parts)
         span = self._script.vocab_size - _FIRST_TEXT_ID
         text = [_FIRST_TEXT_ID + (question >> 8 * i) % span for i in range(8)]
-        return scripted_prompt(text, num_visual)
+        return scripted_prompt(text, _VISUAL_TOKENS_PER_FRAME * len(clip.frames) if clip else 0)
 
     def open_session(
-        self, num_slots: int, max_length: int, taps: Taps = NO_TAPS
+        self,
+        num_slots: int,
+        max_length: int,
+        taps: Taps = NO_TAPS,
+        prefixes: PrefixCache | None = None,
     ) -> ScriptedSession:
-        """Slots on the script."""
+        """Slots on the script, which reads every prompt at once and keeps no prefixes."""
+        del prefixes
         return ScriptedSession(self._script, num_slots, max_length, taps)
 
     @property

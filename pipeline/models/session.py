@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import torch
 
 from pipeline.decoding.cache import SlotCache
+from pipeline.decoding.prefix_cache import Prefix, PrefixCache, prefix_key
 from pipeline.decoding.session import (
     NO_TAPS,
     ForwardOutput,
@@ -51,15 +52,18 @@ class _Occupant:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Prefill:
-    """A prompt that is being cached: embeddings [1, T, E], their rope, states of the video so far.
+    """A prompt that is being cached: embeddings [1, T - known, E], their rope, states of the video.
 
-    ``visual_mask`` [T] is on the session's device.
+    ``visual_mask`` [T] is on the session's device; the first ``num_known`` tokens were cached from
+    the start. ``keep_as`` is what the prefix is to be kept by, None if it is known or not wanted.
     """
 
     embeddings: torch.Tensor
     rope: Rope
     visual_mask: torch.Tensor
     has_video: bool
+    num_known: int = 0
+    keep_as: str | None = None
     visual_states: list[torch.Tensor] = field(default_factory=list)
 
 
@@ -67,7 +71,12 @@ class TransformersSession:
     """Implements DecodeSession; see there for the contract."""
 
     def __init__(
-        self, model: LanguageModel, num_slots: int, max_length: int, taps: Taps = NO_TAPS
+        self,
+        model: LanguageModel,
+        num_slots: int,
+        max_length: int,
+        taps: Taps = NO_TAPS,
+        prefixes: PrefixCache | None = None,
     ) -> None:
         stack = model.stack
         for tapped_layer in (taps.states_layer, taps.attention_layer):
@@ -80,6 +89,7 @@ class TransformersSession:
         self._device = stack.device
         self._max_length = max_length
         self._taps = taps
+        self._prefixes = prefixes
         self._occupants: list[_Occupant | None] = [None] * num_slots
         self._prefills: dict[int, _Prefill] = {}
         with torch.inference_mode():
@@ -133,11 +143,19 @@ class TransformersSession:
                 f"a prompt of {num_tokens} tokens does not fit a slot of {self._max_length}"
             )
         visual_mask = inputs.visual_mask.to(self._device)
+        key = None if self._prefixes is None else prefix_key(inputs)
+        known = None if self._prefixes is None or key is None else self._prefixes.get(key)
+        if known is None:
+            embeddings = self._embed(inputs, visual_mask)
+        else:
+            embeddings = self._embed_text(inputs.token_ids[known.num_tokens :])
         prefill = _Prefill(
-            embeddings=self._embed(inputs, visual_mask),
+            embeddings=embeddings,
             rope=self._stack.rope(inputs.position_ids.to(self._device)),
             visual_mask=visual_mask,
             has_video=bool(inputs.visual_mask.any()),
+            num_known=0 if known is None else known.num_tokens,
+            keep_as=key if known is None else None,
         )
         offset = inputs.next_position - num_tokens
         # Now, so that a step finds the positions of a full slot.
@@ -147,6 +165,10 @@ class TransformersSession:
             self._visual[slot, :num_tokens] = visual_mask
         self._occupants[slot] = _Occupant(num_tokens, offset)
         self._prefills[slot] = prefill
+        if known is not None:
+            self._cache.write(slot, known.keys_and_values)
+            if known.visual_states is not None:
+                prefill.visual_states.append(known.visual_states.to(self._device))
 
     @torch.inference_mode()
     def continue_prefill(self, slot: int, max_tokens: int) -> PrefillOutput | None:
@@ -160,7 +182,7 @@ class TransformersSession:
         num_tokens = len(prefill.visual_mask)
         stop = min(start + max_tokens, num_tokens)
         output = self._stack.run(
-            prefill.embeddings[:, start:stop],
+            prefill.embeddings[:, start - prefill.num_known : stop - prefill.num_known],
             prefill.rope.between(start, stop),
             self._cache,
             self._cache.begin([slot], [stop - start]),
@@ -176,6 +198,10 @@ class TransformersSession:
         visual_states = visual_attention = None
         if prefill.visual_states and prefill.has_video:
             visual_states = torch.cat(prefill.visual_states)
+        if self._prefixes is not None and prefill.keep_as is not None:
+            length = int(prefill.visual_mask.nonzero()[-1]) + 1
+            states = None if visual_states is None else visual_states.cpu()
+            self._prefixes.put(prefill.keep_as, Prefix(self._cache.read(slot, length), states))
         if output.attention is not None:
             visual_attention = output.attention[0, -1, prefill.visual_mask]
         logits = self._stack.logits(output.hidden[0, -1])
@@ -261,7 +287,7 @@ class TransformersSession:
 
     def _embed(self, inputs: ModelInputs, visual_mask: torch.Tensor) -> torch.Tensor:
         """Prompt embeddings [1, T, E] with the video's features in place of its placeholders."""
-        embeddings: torch.Tensor = self._stack.embedding(inputs.token_ids.to(self._device)).clone()
+        embeddings = self._embed_text(inputs.token_ids)
         if inputs.vision:
             features = self._encode_video(inputs.vision)
             if inputs.kept_visual is not None:
@@ -270,5 +296,10 @@ class TransformersSession:
                 raise ValueError(
                     f"{len(features)} video features for {inputs.num_visual_tokens} placeholders"
                 )
-            embeddings[visual_mask] = features.to(embeddings)
-        return embeddings[None]
+            embeddings[0, visual_mask] = features.to(embeddings)
+        return embeddings
+
+    def _embed_text(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """Embeddings [1, T, E] of ids alone."""
+        embeddings: torch.Tensor = self._stack.embedding(token_ids.to(self._device))
+        return embeddings.clone()[None]

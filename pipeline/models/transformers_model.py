@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,8 +16,9 @@ import torch
 from transformers.video_utils import VideoMetadata
 
 from pipeline.config import PromptConfig
+from pipeline.decoding.prefix_cache import PrefixCache
 from pipeline.decoding.session import NO_TAPS, ModelInputs, Taps
-from pipeline.models.base import ClipInputError
+from pipeline.models.base import ClipInputError, Turn, check_turns, turns_of
 from pipeline.models.decoder_stack import DecoderStack
 from pipeline.models.session import LanguageModel, TransformersSession
 from pipeline.records import DecodedClip
@@ -137,17 +139,29 @@ class TransformersVideoLM(ABC):
         return self._stack
 
     def open_session(
-        self, num_slots: int, max_length: int, taps: Taps = NO_TAPS
+        self,
+        num_slots: int,
+        max_length: int,
+        taps: Taps = NO_TAPS,
+        prefixes: PrefixCache | None = None,
     ) -> TransformersSession:
         """Slots on this model; see VideoLM."""
         language_model = LanguageModel(self.stack, self.encode_video)
-        return TransformersSession(language_model, num_slots, max_length, taps)
+        return TransformersSession(language_model, num_slots, max_length, taps, prefixes)
 
     def prepare(self, clip: DecodedClip, prompt: PromptConfig) -> ModelInputs:
         """The clip and the prompt as the model takes them; see VideoLM."""
+        return self.converse(clip, turns_of(prompt))
+
+    def converse(self, clip: DecodedClip | None, turns: Sequence[Turn]) -> ModelInputs:
+        """A conversation as the model takes it; see VideoLM."""
+        check_turns(clip, turns)
+        text = self._text_of(turns)
+        if clip is None:
+            return self._text_inputs(text)
         self.check_frames(clip.frames.shape)
         batch = self.processor(
-            text=[self._prompt_text(prompt)],
+            text=[text],
             videos=[clip.frames],
             video_metadata=[_metadata(clip)],
             do_sample_frames=False,
@@ -155,7 +169,7 @@ class TransformersVideoLM(ABC):
             return_tensors="pt",
             **self.processor_options,
         )
-        return self.inputs_from(batch)
+        return replace(self.inputs_from(batch), frames_digest=clip.frames_digest)
 
     @abstractmethod
     def check_frames(self, shape: tuple[int, ...]) -> None:
@@ -183,15 +197,29 @@ class TransformersVideoLM(ABC):
         """Features [M, E] of ModelInputs.vision, in the order of the placeholders."""
         return self.encode_units(vision, 0, self.num_video_units(vision))
 
-    def _prompt_text(self, prompt: PromptConfig) -> str:
-        """The chat template filled in: one user turn with the video before the question."""
-        messages: list[dict[str, Any]] = []
-        if prompt.system is not None:
-            messages.append(
-                {"role": "system", "content": [{"type": "text", "text": prompt.system}]}
-            )
-        question = [{"type": "video"}, {"type": "text", "text": prompt.text}]
-        messages.append({"role": "user", "content": question})
+    def _text_inputs(self, text: str) -> ModelInputs:
+        """A prompt without a video: every axis counts its tokens."""
+        token_ids = torch.tensor(self.tokenizer(text)["input_ids"])
+        return ModelInputs(
+            token_ids=token_ids,
+            position_ids=torch.arange(len(token_ids)),
+            visual_mask=torch.zeros(len(token_ids), dtype=torch.bool),
+            next_position=len(token_ids),
+            vision={},
+        )
+
+    def _text_of(self, turns: Sequence[Turn]) -> str:
+        """The chat template filled in; a turn's video comes before its text."""
+        messages = [
+            {
+                "role": turn.role,
+                "content": [
+                    *([{"type": "video"}] if turn.has_video else []),
+                    {"type": "text", "text": turn.text},
+                ],
+            }
+            for turn in turns
+        ]
         text: str = self.processor.apply_chat_template(
             messages, add_generation_prompt=True, tokenize=False
         )

@@ -1,4 +1,4 @@
-"""What a gang does before its first clip: kernels, connections and caches are used once.
+"""What is done before the first clip: kernels, connections and caches are used once.
 
 Shapes: F frames, H and W their sides in pixels.
 """

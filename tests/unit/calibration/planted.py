@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from pipeline.calibration.reading import TargetCaption
+from pipeline.decoding.prefix_cache import PrefixCache
 from pipeline.decoding.request import CaptionRequest
 from pipeline.decoding.session import NO_TAPS, ModelInputs, Taps
 from pipeline.models.scripted import (
@@ -49,7 +50,13 @@ class PlantedVideoLM(ScriptedVideoLM):
         self._words = words
         super().__init__(self._planted)
 
-    def open_session(self, num_slots: int, max_length: int, taps: Taps = NO_TAPS) -> SureSession:
+    def open_session(
+        self,
+        num_slots: int,
+        max_length: int,
+        taps: Taps = NO_TAPS,
+        prefixes: PrefixCache | None = None,
+    ) -> SureSession:
         return SureSession(self._planted, num_slots, max_length, taps)
 
     def decode_text(self, token_ids: Sequence[int]) -> str:

@@ -73,7 +73,7 @@ class ClockedVideoLM(ScriptedVideoLM):
         super().__init__(script)
         self._clock, self._seconds = clock, seconds
 
-    def open_session(self, num_slots, max_length, taps=NO_TAPS):
+    def open_session(self, num_slots, max_length, taps=NO_TAPS, prefixes=None):
         return ClockedSession(self._clock, self._seconds, self._script, num_slots, max_length)
 
 

@@ -25,7 +25,7 @@ class CountingVideoLM(ScriptedVideoLM):
         super().__init__(script)
         self.sessions = []
 
-    def open_session(self, num_slots, max_length, taps=NO_TAPS):
+    def open_session(self, num_slots, max_length, taps=NO_TAPS, prefixes=None):
         self.sessions.append(super().open_session(num_slots, max_length, taps))
         return self.sessions[-1]
 
@@ -119,7 +119,7 @@ class LastSessionVideoLM(ScriptedVideoLM):
         self.alive = weakref.WeakSet()
         self.alive_at_opening = []
 
-    def open_session(self, num_slots, max_length, taps=NO_TAPS):
+    def open_session(self, num_slots, max_length, taps=NO_TAPS, prefixes=None):
         self.alive_at_opening.append(len(self.alive))
         session = super().open_session(num_slots, max_length, taps)
         self.alive.add(session)
@@ -155,7 +155,7 @@ def test_a_session_that_does_not_fit_the_memory_leaves_a_usable_engine():
     captioner.caption(requests(CLIPS[:1]))
     open_session = target.open_session
 
-    def out_of_memory(num_slots, max_length, taps=NO_TAPS):
+    def out_of_memory(num_slots, max_length, taps=NO_TAPS, prefixes=None):
         raise MemoryError
 
     target.open_session = out_of_memory

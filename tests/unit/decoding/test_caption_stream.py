@@ -18,9 +18,9 @@ class CountingVideoLM(ScriptedVideoLM):
         super().__init__(script)
         self.shapes = []
 
-    def open_session(self, num_slots, max_length, *taps):
+    def open_session(self, num_slots, max_length, *others, **named):
         self.shapes.append((num_slots, max_length))
-        return super().open_session(num_slots, max_length, *taps)
+        return super().open_session(num_slots, max_length, *others, **named)
 
 
 def engine(max_num_seqs=2, memory=None, target=None, token_sample_share=0.0, **speculation):

@@ -9,6 +9,7 @@ import torch
 
 from pipeline.config import PromptConfig
 from pipeline.decoding.session import NO_TAPS, SlotError, Taps
+from pipeline.models.base import turns_of
 from tests.tiny_models import tiny_clip
 
 PROMPTS = [(4, "the dog"), (9, "describe this video in detail"), (1, "car"), (6, "what happens ?")]
@@ -151,7 +152,7 @@ def hidden_states(pair, clip, prompt, layer):
             lambda _m, _i, out: captured.append(out)
         )
         batch = pair.target.processor(
-            text=[pair.target._prompt_text(prompt)],
+            text=[pair.target._text_of(turns_of(prompt))],
             videos=[clip.frames],
             video_metadata=[{"total_num_frames": 4, "fps": 2.0, "frames_indices": [0, 1, 2, 3]}],
             do_resize=False,
