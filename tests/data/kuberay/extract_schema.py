@@ -1,6 +1,8 @@
-"""Writes rayjob_schema.json from KubeRay's CRD: the levels that infra/nightly/rayjob.yaml uses.
+"""Writes rayjob_schema.json and rayservice_schema.json from KubeRay's CRDs: the levels that the
+manifests in infra/ use.
 
     python tests/data/kuberay/extract_schema.py ray.io_rayjobs.yaml > rayjob_schema.json
+    python tests/data/kuberay/extract_schema.py ray.io_rayservices.yaml > rayservice_schema.json
 
 At these levels every field name is kept and no other is allowed; below them anything goes.
 """
@@ -12,16 +14,15 @@ from typing import Any
 import yaml
 
 POD: dict[str, Any] = {"spec": {"containers": {}, "volumes": {}}}
+CLUSTER: dict[str, Any] = {
+    "authOptions": {},
+    "autoscalerOptions": {"resources": {}},
+    "headGroupSpec": {"template": POD},
+    "workerGroupSpecs": {"template": POD},
+}
 LEVELS: dict[str, Any] = {
-    "spec": {
-        "rayClusterSpec": {
-            "authOptions": {},
-            "autoscalerOptions": {"resources": {}},
-            "headGroupSpec": {"template": POD},
-            "workerGroupSpecs": {"template": POD},
-        },
-        "submitterConfig": {},
-    }
+    "RayJob": {"spec": {"rayClusterSpec": CLUSTER, "submitterConfig": {}}},
+    "RayService": {"spec": {"rayClusterConfig": CLUSTER, "upgradeStrategy": {}}},
 }
 KEPT = ("type", "enum", "minimum", "required")
 
@@ -52,7 +53,8 @@ def main() -> None:
     with open(sys.argv[1], encoding="utf-8") as file:
         crd = yaml.safe_load(file)
     (version,) = (each for each in crd["spec"]["versions"] if each["name"] == "v1")
-    schema = compact(version["schema"]["openAPIV3Schema"], LEVELS)
+    levels = LEVELS[crd["spec"]["names"]["kind"]]
+    schema = compact(version["schema"]["openAPIV3Schema"], levels)
     del schema["properties"]["status"]  # the operator's to write
     json.dump(schema, sys.stdout, indent=1, sort_keys=True)
     print()

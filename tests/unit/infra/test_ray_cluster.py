@@ -1,11 +1,13 @@
 """Guards ray_cluster.yaml: Ray's own schema, no key of a person in it, room for every recipe."""
 
+import inspect
 import math
 from pathlib import Path
 
 import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.dashboard.modules.job import job_supervisor
 
 from pipeline.settings import load_run_config, recipe_names
 
@@ -13,6 +15,8 @@ ROOT = Path(__file__).parents[3]
 CLUSTER = yaml.safe_load((ROOT / "ray_cluster.yaml").read_text())
 TYPES = CLUSTER["available_node_types"]
 GPU_RECIPES = [name for name in recipe_names() if name != "reference"]
+DRAIN_S = 30
+"""Within it a driver that got SIGTERM has committed and is gone."""
 LEADER_CPUS = 1
 """What a gang's leader and the driver's tasks may take beside the ranks."""
 
@@ -32,6 +36,17 @@ def test_nodes_take_their_rights_from_a_role():
 def test_head_runs_no_actors_and_workers_scale_to_zero():
     assert TYPES["head"]["resources"]["CPU"] == 0
     assert all(TYPES[name]["min_workers"] == 0 for name in ("decode", "caption"))
+
+
+def test_a_stopped_driver_has_time_to_commit():
+    """Ray's own 3 s would be SIGKILL in the midst of it; the supervisor of jobs reads the head's
+    environment."""
+    (start,) = (each for each in CLUSTER["head_start_ray_commands"] if "--head" in each)
+    variable, *_ = start.split()
+    name, _, wait_s = variable.partition("=")
+    assert name == "RAY_JOB_STOP_WAIT_TIME_S"
+    assert int(wait_s) > DRAIN_S
+    assert name in inspect.getsource(job_supervisor)
 
 
 def test_decode_nodes_alone_are_spot():
