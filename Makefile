@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.ready-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench bench-gang bench-nightly format clean
+.PHONY: help setup browser demo serve test check bench bench-gang bench-nightly bench-serve format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,7 +34,16 @@ $(BENCH_READY): $(READY)
 demo: $(READY)  ## caption a bucket of sample videos on a local Ray cluster, end to end (TP=2: by a gang)
 	$(BIN)/python jobs/demo.py --tensor-parallel-size $(TP)
 
-test: $(READY)  ## all tests
+serve: $(READY)  ## the endpoint on the reference pair at http://127.0.0.1:8000, and a page to try it
+	$(BIN)/python jobs/serve_captions.py --recipe reference
+
+# Tests of pages drive a real browser, which no Python package brings.
+browser:
+	@[ -n "$$CHROMIUM" ] || command -v chromium chromium-browser google-chrome >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
+	  || echo "no Chromium: tests of pages will fail; install one (Debian: apt-get install chromium)"
+
+test: $(READY) browser  ## all tests
 	$(BIN)/python -m pytest tests/unit tests/property -q -n auto
 	$(BIN)/python -m pytest tests/integration
 
@@ -52,6 +61,9 @@ bench-gang: $(READY)  ## memory, overhead, start and recovery of captioners of s
 
 bench-nightly: $(READY)  ## listing, planning and committing a million objects, and a run of nothing to do (10 minutes)
 	$(BIN)/python jobs/benchmark_nightly.py
+
+bench-serve: $(BENCH_READY)  ## the endpoint under load, and half an hour of it (50 minutes)
+	$(BIN)/python jobs/benchmark_serve.py
 
 format: $(READY)  ## rewrite the sources in the project's format
 	$(BIN)/ruff format .

@@ -1,4 +1,4 @@
-"""The configuration of a run: one YAML file, frozen models, an unknown key is an error.
+"""The configuration of a run and of an endpoint: frozen models, an unknown key is an error.
 
 Field descriptions are the reference documentation; units are in the names.
 """
@@ -6,15 +6,22 @@ Field descriptions are the reference documentation; units are in the names.
 from __future__ import annotations
 
 import re
-from enum import StrEnum
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.cluster_config import ClusterConfig
 from pipeline.config_section import Section
+from pipeline.serving_config import ServingConfig
 from pipeline.speculation_config import Drafter, SpeculationConfig, SpeculationMethod
 from pipeline.storage_config import StorageConfig as StorageConfig
+from pipeline.video_config import ClipConfig as ClipConfig
+from pipeline.video_config import ClipPolicy as ClipPolicy
+from pipeline.video_config import DecodeLimits as DecodeLimits
+from pipeline.video_config import FrameSamplingConfig as FrameSamplingConfig
+from pipeline.video_config import FrameSizeConfig as FrameSizeConfig
+from pipeline.video_config import SamplingPolicy as SamplingPolicy
+from pipeline.video_config import VideoConfig as VideoConfig
 
 
 def _data_uri(uri: str) -> str:
@@ -69,97 +76,6 @@ class OutputConfig(Section):
     """A part is committed at the latest this long after its first row arrived, s."""
     token_sample_share: float = Field(default=0.01, ge=0, le=1)
     """Share of clips (chosen by clip_id) whose rows say why each token is there (`tokens`)."""
-
-
-class SamplingPolicy(StrEnum):
-    """Which frames of a clip the model sees."""
-
-    UNIFORM = "uniform"
-    FPS = "fps"
-
-
-class FrameSamplingConfig(Section):
-    """Which frames of a clip the model sees; always spread over the whole clip."""
-
-    policy: SamplingPolicy = SamplingPolicy.UNIFORM
-    """uniform: a number of frames; fps: a rate."""
-    num_frames: int = Field(default=64, ge=1)
-    """uniform: this many frames (fewer only if the clip has fewer)."""
-    fps: float = Field(default=2.0, gt=0)
-    """fps: this rate, in frames/s ..."""
-    max_frames: int = Field(default=768, ge=1)
-    """... but at most this many frames, then spread evenly."""
-
-
-class ClipPolicy(StrEnum):
-    """How a video is cut into clips."""
-
-    WHOLE = "whole"
-    WINDOWS = "windows"
-    SCENES = "scenes"
-
-
-class ClipConfig(Section):
-    """How a video is cut into clips."""
-
-    policy: ClipPolicy = ClipPolicy.WHOLE
-    """whole: a video is one clip; windows: equal lengths; scenes: cut where the picture changes."""
-    window_s: float = Field(default=30.0, gt=0)
-    """windows: length of one, s; a last one shorter than min_clip_s joins the one before."""
-    scene_threshold: float = Field(default=27.0, gt=0)
-    """scenes: content change (HSV, 0-255) that starts a new scene."""
-    min_clip_s: float = Field(default=1.0, ge=0)
-    """Clips shorter than this join their neighbour, s."""
-
-
-class FrameSizeConfig(Section):
-    """The model's pixel budget; frames are resized to it before they leave the decode process."""
-
-    multiple_of_px: int = Field(default=28, ge=1)
-    """Both sides become a multiple of this (patch size x spatial merge)."""
-    min_pixels: int = Field(default=128 * 28 * 28, ge=1)
-    """Least pixels of a frame."""
-    max_pixels: int = Field(default=768 * 28 * 28, ge=1)
-    """Most pixels of a frame."""
-    max_total_pixels: int = Field(default=2 * 24_576 * 28 * 28, ge=1)
-    """Most pixels of all frames of a clip together (Qwen merges frames by two: 24,576 tokens)."""
-    fixed_px: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
-    """Exact (height, width) instead of the budget, for models with one input size."""
-
-    @model_validator(mode="after")
-    def _bounds_are_ordered(self) -> Self:
-        if self.fixed_px is None and self.min_pixels > self.max_pixels:
-            raise ValueError(f"min_pixels {self.min_pixels} > max_pixels {self.max_pixels}")
-        return self
-
-
-class DecodeLimits(Section):
-    """What a hostile file can't pass."""
-
-    plan_timeout_s: float = Field(default=600.0, gt=0)
-    """Wall clock for probing a video and cutting it into clips, s; then the decode process is
-    killed. Scenes are found by decoding all of it, and files without an index are read whole."""
-    timeout_s: float = Field(default=120.0, gt=0)
-    """Wall clock for decoding one clip, s; then the decode process is killed."""
-    max_source_pixels: int = Field(default=8192 * 4320, ge=1)
-    """Most pixels of a source frame."""
-    max_duration_s: float = Field(default=6 * 3600.0, gt=0)
-    """Longest video, s."""
-    max_memory_bytes: int = Field(default=4 << 30, ge=1 << 28)
-    """Address space that the decode process may grow by, bytes."""
-
-
-class VideoConfig(Section):
-    """From file to frames."""
-
-    sampling: FrameSamplingConfig = FrameSamplingConfig()
-    """Which frames of a clip the model sees."""
-    clips: ClipConfig = ClipConfig()
-    """How a video is cut into clips."""
-    frame_size: FrameSizeConfig = FrameSizeConfig()
-    """How large the frames are that the model sees."""
-    limits: DecodeLimits = DecodeLimits()
-    """What a hostile file can't pass."""
 
 
 class ModelConfig(Section):
@@ -218,23 +134,27 @@ class GenerationConfig(Section):
 
 
 class FailureBudget(Section):
-    """When a run counts as failed although it went to the end (exit code 3)."""
+    """How many failures are borne (more are exit code 3), and how often a clip is tried."""
 
     max_share: float = Field(default=0.10, ge=0, le=1)
     """Most failures per clip."""
     max_count: int | None = Field(default=None, ge=0)
     """Most failures at all; None is no limit."""
+    end_early: bool = True
+    """End a run as soon as it is over max_count, or its share of failures surely above max_share
+    (99.9 %, of 100 clips at least); no: count at the end."""
+    max_attempts: int = Field(default=3, ge=1)
+    """Attempts at a clip within a run: after transient failures (a store that refused, a timeout),
+    and of a clip that its captioner's process does not survive."""
+    retry_share: float = Field(default=0.1, ge=0, le=1)
+    """Most retries of transient failures, per video; 0: none."""
     max_repeated_share: float = Field(default=0.10, ge=0, le=1)
     """Most captions that other frames have too: a sign of swapped or unseen clips."""
 
 
-class RunConfig(Section):
-    """Everything about a run."""
+class CaptioningConfig(Section):
+    """What a run and an endpoint have in common: how a clip comes to its text, and on what."""
 
-    input: InputConfig
-    """Which videos."""
-    output: OutputConfig
-    """Where the data set goes."""
     storage: StorageConfig = StorageConfig()
     """How to reach S3."""
     video: VideoConfig = VideoConfig()
@@ -247,10 +167,8 @@ class RunConfig(Section):
     """When a caption ends."""
     speculation: SpeculationConfig = SpeculationConfig()
     """How tokens are decided."""
-    failures: FailureBudget = FailureBudget()
-    """When a run counts as failed although it went to the end."""
     cluster: ClusterConfig = ClusterConfig()
-    """How much of the Ray cluster the job takes."""
+    """How much of the Ray cluster is taken."""
 
     @property
     def effective_draft(self) -> ModelConfig | None:
@@ -277,3 +195,21 @@ class RunConfig(Section):
                 f"or speculation.method = {SpeculationMethod.NONE}"
             )
         return self
+
+
+class RunConfig(CaptioningConfig):
+    """Everything about a run."""
+
+    input: InputConfig
+    """Which videos."""
+    output: OutputConfig
+    """Where the data set goes."""
+    failures: FailureBudget = FailureBudget()
+    """How many failures are borne, and how often a clip is tried."""
+
+
+class EndpointConfig(CaptioningConfig):
+    """Everything about an endpoint."""
+
+    serving: ServingConfig = ServingConfig()
+    """Who may ask what, how long it may take, how many replicas."""

@@ -17,35 +17,17 @@ and a waiting one takes its slot: its prompt is read in chunks between two round
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from operator import attrgetter
 from time import perf_counter
 
 from pipeline.decoding.acceptance import VerifiedBlock
+from pipeline.decoding.arrival import Arrival
 from pipeline.decoding.length_policy import NO_DRAFTS, DraftLengthPolicy, RoundObservation
 from pipeline.decoding.proposer import NO_PROPOSAL, Proposal, Proposer
 from pipeline.decoding.row import DecodedRow, DecodingJob, Row, StopRule
 from pipeline.decoding.session import DecodeSession, ForwardOutput, PrefillOutput
-from pipeline.decoding.stats import Seconds
 
 _by_slot = attrgetter("slot")
-
-
-@dataclass(slots=True, eq=False)
-class _Arrival:
-    """A job whose prompt is read: by the target until there is a row, then by the proposer."""
-
-    slot: int
-    job: DecodingJob
-    seconds: Seconds = field(default_factory=Seconds)
-    num_known: int = 0
-    row: Row | None = None
-
-    @property
-    def is_unwanted(self) -> bool:
-        """Whether nobody waits for the row that this would become."""
-        listener = self.job.listener
-        return listener is not None and listener.is_gone
 
 
 class InFlightBatch:
@@ -74,7 +56,7 @@ class InFlightBatch:
         self._lengths = lengths
         self._greedy = greedy
         self._free = set(range(target.num_slots))
-        self._arrival: _Arrival | None = None
+        self._arrival: Arrival | None = None
         self._running: list[Row] = []
         self._ended: list[Row] = []
         self._draft_prompt_s = 0.0
@@ -125,8 +107,8 @@ class InFlightBatch:
                 if not row.can_draft:  # it came while nothing was drafted
                     budget -= self._read_draft_prompt(row, budget)
 
-    def _start(self, job: DecodingJob) -> _Arrival:
-        arrival = _Arrival(min(self._free), job)
+    def _start(self, job: DecodingJob) -> Arrival:
+        arrival = Arrival(min(self._free), job)
         started = perf_counter()
         self._target.start_prefill(arrival.slot, job.request.target)
         arrival.num_known = self._target.cached_length(arrival.slot)
@@ -134,7 +116,7 @@ class InFlightBatch:
         self._free.remove(arrival.slot)
         return arrival
 
-    def _abandon(self, arrival: _Arrival) -> None:
+    def _abandon(self, arrival: Arrival) -> None:
         """Free the slot of a prompt that is being read."""
         self._arrival = None
         self._target.release(arrival.slot)
@@ -142,7 +124,7 @@ class InFlightBatch:
             self._proposer.release(arrival.slot, arrival.row.token_ids)
         self._free.add(arrival.slot)
 
-    def _continue(self, arrival: _Arrival, max_tokens: int) -> int:
+    def _continue(self, arrival: Arrival, max_tokens: int) -> int:
         """Read on; a row that can decode joins the others. Returns the tokens read."""
         row = arrival.row
         if row is None:
@@ -166,7 +148,7 @@ class InFlightBatch:
             self._running = sorted([*self._running, row], key=_by_slot)
         return num_read
 
-    def _row(self, arrival: _Arrival, prefill: PrefillOutput) -> Row:
+    def _row(self, arrival: Arrival, prefill: PrefillOutput) -> Row:
         """The row with its first token, which the prompt's last position gives."""
         request = arrival.job.request
         rule = arrival.job.row_rule(request, prefill)
@@ -177,15 +159,9 @@ class InFlightBatch:
         if self._proposer is not None:
             self._proposer.admit(arrival.slot, request, prefill)
         stop = arrival.job.stop or self._stop
-        return Row(
-            arrival.slot,
-            arrival.job,
-            stop,
-            rule,
-            [first],
-            arrival.seconds,
-            num_known=arrival.num_known,
-        )
+        row = Row(arrival.slot, arrival.job, stop, rule, [first], arrival.seconds)
+        row.num_known = arrival.num_known
+        return row
 
     def _is_greedy(self, job: DecodingJob) -> bool:
         return self._greedy if job.greedy is None else job.greedy

@@ -19,7 +19,7 @@ from typing import BinaryIO, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config import ClipPolicy, VideoConfig
+from pipeline.config import ClipPolicy, FrameSamplingConfig, VideoConfig
 from pipeline.records import VideoInfo
 from pipeline.video.clips import Span, plan_spans
 from pipeline.video.container import Source, reading
@@ -40,11 +40,15 @@ class PlanRequest:
 
 @dataclass(frozen=True, slots=True)
 class DecodeRequest:
-    """Answered with a FramesHeader and then the frames' bytes."""
+    """Answered with a FramesHeader and then the frames' bytes.
+
+    ``sampling`` is for this clip alone; None is the configured one.
+    """
 
     source: VideoSource
     info: VideoInfo
     span: Span
+    sampling: FrameSamplingConfig | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,6 +96,8 @@ def _plan(request: PlanRequest, config: VideoConfig) -> tuple[VideoInfo, list[Sp
 
 
 def _decode(request: DecodeRequest, config: VideoConfig) -> DecodedFrames:
+    if request.sampling is not None:
+        config = config.model_copy(update={"sampling": request.sampling})
     with _opened(request.source) as source:
         return decode_frames(source, request.info, *request.span, config)
 

@@ -24,7 +24,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from pipeline.config import VideoConfig
+from pipeline.config import FrameSamplingConfig, VideoConfig
 from pipeline.records import Stage, VideoInfo
 from pipeline.video import decoder_process
 from pipeline.video.clips import Span
@@ -73,6 +73,15 @@ class GuardedDecoder:
             self._child.kill()
             self._child = None
 
+    def interrupt(self) -> None:
+        """Kill the child, from any thread: the request that it answers raises VideoError.
+
+        A child that is still starting is not ended by this; call again while the request lasts.
+        """
+        child = self._child
+        if child is not None:
+            child.signal_kill()
+
     def plan(self, source: VideoSource) -> VideoPlan:
         """Probe a video and cut it into clips.
 
@@ -84,9 +93,18 @@ class GuardedDecoder:
             info, spans = child.receive()
         return VideoPlan(info, spans)
 
-    def decode(self, source: VideoSource, info: VideoInfo, span: Span) -> DecodedFrames:
-        """The sampled frames of one clip (see decode_frames). Raises VideoError."""
-        request = decoder_process.DecodeRequest(source, info, span)
+    def decode(
+        self,
+        source: VideoSource,
+        info: VideoInfo,
+        span: Span,
+        sampling: FrameSamplingConfig | None = None,
+    ) -> DecodedFrames:
+        """The sampled frames of one clip (see decode_frames). Raises VideoError.
+
+        ``sampling`` is for this clip alone; None is the configured one.
+        """
+        request = decoder_process.DecodeRequest(source, info, span, sampling)
         with self._request(Stage.DECODE, request, "timeout_s") as child:
             header: FramesHeader = child.receive()
             frames = np.empty(header.shape, np.uint8)

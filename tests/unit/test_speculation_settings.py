@@ -54,8 +54,8 @@ def test_a_recipe_names_its_calibration_in_the_project(
         "models: {target: {name: org/t}, draft: {name: org/d}}\n"
         "speculation: {method: safe, calibration: assets/pair.json}\n"
     )
-    monkeypatch.setattr("pipeline.settings.PROJECT_ROOT", tmp_path)
-    monkeypatch.setattr("pipeline.settings.RECIPES", recipes)
+    monkeypatch.setattr("pipeline.settings_layers.PROJECT_ROOT", tmp_path)
+    monkeypatch.setattr("pipeline.settings_layers.RECIPES", recipes)
     config = load_run_config(["--recipe", "tuned", "--input", "in", "--output", "out"])
     assert config.speculation.calibration == str(tmp_path / "assets" / "pair.json")
 
