@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import io
+import shlex
 
 from rich.console import Console
 from rich.table import Table
 
 from pipeline.dataset.summary import RunSummary
+from pipeline.failure_kinds import kind_of
 from pipeline.progress import format_duration
 
 WIDTH_CHARS = 100
 
 
 def summary_table(summary: RunSummary, dataset_uri: str) -> str:
-    """Counts, speculation, speed and failures by cause, one line each; plain text."""
+    """Counts, speculation, speed and failures by cause, one line each; plain text.
+
+    The last line says how to make the report of the run; it is never broken.
+    """
     table = Table(show_header=False, title="Run summary", title_justify="left")
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -22,7 +27,7 @@ def summary_table(summary: RunSummary, dataset_uri: str) -> str:
         table.add_row(name, value)
     text = io.StringIO()
     Console(file=text, width=WIDTH_CHARS, color_system=None).print(table)
-    return text.getvalue().rstrip()
+    return f"{text.getvalue().rstrip()}\nreport: python jobs/report.py {shlex.quote(dataset_uri)}"
 
 
 def _lines(summary: RunSummary, dataset_uri: str) -> list[tuple[str, str]]:
@@ -30,11 +35,18 @@ def _lines(summary: RunSummary, dataset_uri: str) -> list[tuple[str, str]]:
         ("data set", dataset_uri),
         ("captions", f"{summary.num_captions} in {format_duration(summary.elapsed_s)}"),
         ("failures", f"{summary.num_failures} ({summary.failure_share:.1%})"),
-        *((f"  {code}", str(count)) for code, count in summary.failures_by_code.items()),
+        *(
+            (f"  {code}", f"{count} ({kind_of(code)})")
+            for code, count in summary.failures_by_code.items()
+        ),
+        *((("tried again", f"{summary.num_retried}"),) if summary.num_retried else ()),
     ]
-    if not summary.num_captions:
-        return lines
-    lines += [
+    return lines + decoding_lines(summary) if summary.num_captions else lines
+
+
+def decoding_lines(summary: RunSummary) -> list[tuple[str, str]]:
+    """How the captions (there must be some) were decoded, as names and values."""
+    lines = [
         (
             "output tokens",
             f"{summary.output_tokens} ({summary.output_tokens / summary.num_captions:.0f} a clip), "

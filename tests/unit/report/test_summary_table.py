@@ -64,3 +64,10 @@ def test_table_of_plain_decoding_says_nothing_of_drafts():
 def test_table_of_an_empty_run_has_no_rates():
     text = summary_table(SummaryBuilder().build(elapsed_s=0.1), "out/abc")
     assert "tokens" not in text
+
+
+def test_the_last_line_makes_the_report_and_can_be_copied():
+    """Whole and quoted, however long the address is."""
+    uri = "s3://bucket/" + "a folder/" * 20 + "abc"
+    text = summary_table(SummaryBuilder().build(elapsed_s=0.1), uri)
+    assert text.splitlines()[-1] == f"report: python jobs/report.py '{uri}'"
