@@ -9,6 +9,7 @@ import ray.data
 from ray.exceptions import RayActorError, RayTaskError
 
 from actors import wire
+from actors.attempt_ledger import RemoteLedger
 from actors.captioner import Captioner
 from actors.errors import WorkerError
 from actors.gang_captioner import GangCaptioner
@@ -27,13 +28,15 @@ rows of the plan it means; a decode actor reads them, so the driver holds no vid
 def caption_on_ray(config: RunConfig, plan: WrittenPlan) -> Iterator[Outcome | CaptionerTiming]:
     """Stream outcomes as they come, in no particular order.
 
-    Ray restarts a worker that dies and runs its rows again, so an outcome can come twice; the
-    committer drops the second. An exception in a stage is raised here, as the local runner would.
+    Ray restarts a worker that dies and runs its rows again, without end, so an outcome can come
+    twice (the committer drops the second), and the ledger of attempts ends it for a clip that
+    captioners die of. An exception in a stage is raised here, as the local runner would.
     Raises WorkerError if an actor can't start, or can't read the plan where the output is.
     """
     cluster = config.cluster
     is_gang = config.models.tensor_parallel_size > 1
     _configure_ray_data()
+    ledger = RemoteLedger.start(config.failures.max_attempts)
     dataset = (
         ray.data.from_arrow([wire.pack([rows]) for rows in plan.slices(MAX_BLOCKS)])
         .map_batches(
@@ -46,7 +49,7 @@ def caption_on_ray(config: RunConfig, plan: WrittenPlan) -> Iterator[Outcome | C
         )
         .map_batches(
             GangCaptioner if is_gang else Captioner,
-            fn_constructor_args=(config,),
+            fn_constructor_args=(config, ledger),
             batch_size=clips_per_call(config),
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pyarrow as pa
 
 from actors import wire
+from actors.attempt_ledger import RemoteLedger
 from actors.errors import GangError, WorkerError
 from actors.gang import Gang
 from pipeline.config import RunConfig
-from pipeline.records import CaptionerTiming, DecodedClip
+from pipeline.records import CaptionerTiming, DecodedClip, Outcome
+from pipeline.stages.attempts import caption_by_ledger
 
 _GAVE_UP = 70
 """Exit code of a captioner that gave up: Ray Data starts it elsewhere and hands its clips out."""
@@ -24,8 +27,9 @@ class GangCaptioner:
     Raises WorkerError if no gang can be started, ModelLoadError or PairError.
     """
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, ledger: RemoteLedger) -> None:
         self._config = config
+        self._ledger = ledger
         self._gang: Gang | None = None
         self._num_rebuilds = 0
         self._mended: list[str] = []
@@ -35,25 +39,38 @@ class GangCaptioner:
     def __call__(self, clips: pa.Table) -> pa.Table:
         """One outcome for every row, and the timing of this call if it had clips.
 
-        A gang that is lost is built anew and captions the clips of this call again; after
-        max_rebuilds in a row this process ends. Raises what captioning raises.
+        A gang that is lost is built anew and captions the clips of this call again: each alone, so
+        that one that gangs die of is found (pipeline/stages/attempts). After max_rebuilds in a row
+        this process ends. Raises what captioning raises.
         """
         records = list(wire.unpack(clips))
         decoded = [record for record in records if isinstance(record, DecodedClip)]
         passed_on = [record for record in records if not isinstance(record, DecodedClip)]
         if not decoded:
             return wire.pack(passed_on)
-        table = wire.pack(decoded) if passed_on else clips
+
+        def caption(some: Sequence[DecodedClip]) -> list[Outcome | CaptionerTiming]:
+            is_all = not passed_on and len(some) == len(decoded)
+            return self._caption(clips if is_all else wire.pack(some))
+
+        max_attempts = self._config.failures.max_attempts
         while True:
-            gang = self._gang or self._started()
+            self._gang = self._gang or self._started()
             try:
-                outcomes = list(wire.unpack(gang.caption(table)))
+                outcomes = caption_by_ledger(decoded, caption, self._ledger, max_attempts)
             except GangError as error:
-                self._lose(gang, error)
+                self._lose(self._gang, error)
                 continue
-            self._num_rebuilds = 0
-            self._has_captioned = True
+            if self._mended and not any(isinstance(o, CaptionerTiming) for o in outcomes):
+                outcomes.append(CaptionerTiming(waited_s=0.0, busy_s=0.0))  # all were refused
             return wire.pack([*passed_on, *map(self._with_incidents, outcomes)])
+
+    def _caption(self, table: pa.Table) -> list[Outcome | CaptionerTiming]:
+        assert self._gang is not None  # started before any clip is begun
+        outcomes = list(wire.unpack(self._gang.caption(table)))
+        self._num_rebuilds = 0
+        self._has_captioned = True
+        return outcomes
 
     def _started(self) -> Gang:
         """A new gang; one that is lost while it starts counts as lost."""

@@ -29,6 +29,7 @@ import ray
 
 import actors.gang
 from actors import wire
+from actors.attempt_ledger import RemoteLedger
 from actors.errors import GangError
 from actors.gang import Gang
 from actors.gang_captioner import GangCaptioner
@@ -36,7 +37,6 @@ from actors.rank import Rank, RankStart
 from pipeline.benchmark import gang_local, gang_report
 from pipeline.benchmark.gang_local import BATCHES, pair_config
 from pipeline.benchmark.gang_results import (
-    GangSetting,
     GangStart,
     MemoryPart,
     OverheadPart,
@@ -46,6 +46,7 @@ from pipeline.benchmark.gang_results import (
     load_results,
     save_part,
 )
+from pipeline.benchmark.raw_parts import PartSetting
 from pipeline.config import RunConfig
 from pipeline.gang.link import LinkAddress
 from pipeline.gang.world import Meeting
@@ -130,8 +131,8 @@ class Run:
             self._setting(before), config.cluster.gang.heartbeat_s, undisturbed_s, tuple(recoveries)
         )
 
-    def _setting(self, load_before: float) -> GangSetting:
-        return GangSetting.now(sys.argv[1:], load_before, self._arguments.note)
+    def _setting(self, load_before: float) -> PartSetting:
+        return PartSetting.now("benchmark_gang.py", sys.argv[1:], load_before, self._arguments.note)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +209,7 @@ class WatchedCaptioner(GangCaptioner):
     def __init__(self, config: RunConfig) -> None:
         self.lost_at = self.ready_at = 0.0
         self.loss = ""
-        super().__init__(config)
+        super().__init__(config, RemoteLedger.start(config.failures.max_attempts))
 
     def recover(
         self, table: pa.Table, texts: dict[str, str], fault: Fault, after_s: float

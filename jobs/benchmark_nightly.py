@@ -1,7 +1,8 @@
 """Measure what a night costs beside captioning: `make bench-nightly`.
 
-Parts: listing (a million objects over HTTP, planned and committed by a captioner without a model)
-and rerun (how long an unchanged bucket takes to be found so). Each leaves its raw results under
+Parts: listing (a million objects over HTTP, planned and committed by a captioner without a model),
+rerun (how long an unchanged bucket takes to be found so), verify (a large data set proved and
+compacted) and mutations (damaged videos through the whole job). Each leaves its raw results under
 --raw; the report and the `nightly` key of summary.json are made from all that lies there. No part:
 the report alone.
 """
@@ -14,7 +15,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -23,23 +24,34 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter
 
-from pipeline.benchmark import nightly_driver, nightly_report, nightly_server
+from pipeline.benchmark import (
+    nightly_driver,
+    nightly_report,
+    nightly_server,
+    nightly_verify,
+)
 from pipeline.benchmark.nightly_results import (
     DriverRun,
     IdsUse,
     ListingPart,
     ListTime,
+    MutationRun,
+    MutationsPart,
+    NightlyPart,
     NightlySetting,
     RerunPart,
+    StepUse,
+    VerifyPart,
     load_results,
     save_part,
 )
 from pipeline.report.provenance import commit, hardware
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("listing", "rerun")
+PARTS = ("listing", "rerun", "verify", "mutations")
 DELAYED_OBJECTS = 100_000
 DELAY_S = 0.1
+MUTATIONS_MODULE = "pipeline.benchmark.nightly_mutations"  # torch: this process needs none
 NUM_IDS = (1_000_000, 10_000_000)
 
 _ENVIRONMENT = {
@@ -60,7 +72,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory(
                 prefix="lvspec-bench-nightly-", dir=arguments.scratch
             ) as folder:
-                done = (_listing if part == "listing" else _rerun)(arguments, before, folder)
+                done = _MEASURES[part](arguments, before, folder)
             _print(f"wrote {save_part(arguments.raw, done)}")
     _report(arguments.raw, arguments.output)
 
@@ -88,6 +100,40 @@ def _rerun(arguments: argparse.Namespace, load_before: float, folder: str) -> Re
         _run(arguments.rerun_objects, url, folder)
         runs = [_run(arguments.rerun_objects, url, folder) for _ in range(arguments.repetitions)]
     return RerunPart(_setting(arguments, load_before), tuple(runs))
+
+
+def _verify(arguments: argparse.Namespace, load_before: float, folder: str) -> VerifyPart:
+    found = nightly_verify.measure(arguments.verify_rows, Path(folder))
+    _print(f"verify: {found}")
+    if not found["verify"]["is_whole"]:
+        raise RuntimeError("the synthetic data set is not whole")
+    steps = [
+        StepUse(found[step]["elapsed_s"], found[step]["peak_rss_bytes"])
+        for step in nightly_verify.STEPS
+    ]
+    setting = _setting(arguments, load_before)
+    return VerifyPart(setting, found["num_rows"], found["num_bytes"], *steps)
+
+
+def _mutations(arguments: argparse.Namespace, load_before: float, folder: str) -> MutationsPart:
+    command = [
+        *(sys.executable, "-m", MUTATIONS_MODULE, "--folder", folder),
+        *("--num-videos", str(arguments.mutated_videos)),
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | _ENVIRONMENT, stdout=subprocess.PIPE, check=True
+    )
+    run = TypeAdapter(MutationRun).validate_json(done.stdout.splitlines()[-1])
+    _print(f"mutations: {run}")
+    return MutationsPart(_setting(arguments, load_before), run)
+
+
+_MEASURES: dict[str, Callable[[argparse.Namespace, float, str], NightlyPart]] = {
+    "listing": _listing,
+    "rerun": _rerun,
+    "verify": _verify,
+    "mutations": _mutations,
+}
 
 
 def _run(num_objects: int, url: str, folder: str) -> DriverRun:
@@ -165,6 +211,10 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS))
     parser.add_argument("--objects", type=int, default=1_000_000, help="of the part listing")
     parser.add_argument("--rerun-objects", type=int, default=100_000, help="of the part rerun")
+    parser.add_argument(
+        "--verify-rows", type=int, default=1_000_000, help="of the part verify; e.g. 10000000"
+    )
+    parser.add_argument("--mutated-videos", type=int, default=1000, help="of the part mutations")
     parser.add_argument("--repetitions", type=int, default=5, help="of the run again")
     parser.add_argument("--scratch", type=Path, help="folder for the parts (default: temporary)")
     parser.add_argument("--note", default="", help="for the report: what else the machine does")

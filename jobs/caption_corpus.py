@@ -3,10 +3,11 @@
     ray job submit --working-dir . -- python jobs/caption_corpus.py \\
         --recipe qwen2.5-vl-32b --input s3://bucket/videos --output s3://bucket/captions
 
-Run it again to go on where it ended, or to caption what is new. Exit codes: 0 done; 1 the run
-failed or was interrupted (what was committed stays); 2 the configuration is wrong, or can't fit the
-GPUs; 3 done, but with more failures than the budget allows. SIGTERM and Ctrl-C commit what is
-captioned. The last line of a run that went to its end is the summary as JSON.
+Run it again to go on where it ended, or to caption what is new; with --retry-failed also what
+failed for no fault of the video. Exit codes: 0 done; 1 the run failed or was interrupted (what was
+committed stays); 2 the configuration is wrong, or can't fit the GPUs; 3 more failures than the
+budget allows: at the end, or so surely that the run was ended early. SIGTERM and Ctrl-C commit what
+is captioned, within 30 s. The last line of a run with exit code 0 or 3 is the summary as JSON.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from actors.errors import WorkerError
-from pipeline.config import FailureBudget, RunConfig
+from pipeline.config import RunConfig
 from pipeline.config_digest import config_digest, mask_secrets
 from pipeline.config_errors import ConfigError
 from pipeline.dataset.catalog import NoVideosError
 from pipeline.dataset.commit import CommitError
 from pipeline.dataset.manifest import ManifestError
 from pipeline.dataset.plan_parts import WrittenPlan
-from pipeline.dataset.summary import RunSummary
+from pipeline.failure_budget import complaint
 from pipeline.models.checkpoint import pin_revision
 from pipeline.models.errors import ModelLoadError, PairError
 from pipeline.preflight.device import uses_gpu
@@ -46,9 +47,6 @@ EXIT_DONE, EXIT_FAILED, EXIT_CONFIG, EXIT_OVER_BUDGET = 0, 1, 2, 3
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 CONNECT_TIMEOUT_S = 20.0
-
-FEWEST_REPEATED = 20
-"""Fewer equal captions are no alarm: some clips are alike."""
 
 
 class ClusterError(Exception):
@@ -93,9 +91,10 @@ def main(argv: list[str]) -> int:
         return EXIT_FAILED
     if options.log_format == "text":
         print(summary_table(summary, mask_secrets(request.layout.uri)), flush=True)
-    exit_code = _judge(summary, request.config.failures)
+    if reason := complaint(summary, request.config.failures):
+        print(reason, file=sys.stderr)
     _print_json(request, summary.as_json())
-    return exit_code
+    return EXIT_OVER_BUDGET if reason else EXIT_DONE
 
 
 def _check_runner(config: RunConfig, options: JobOptions) -> None:
@@ -167,7 +166,8 @@ def _request(config: RunConfig, options: JobOptions) -> RunRequest:
         }
     )
     config = config.model_copy(update={"models": pinned})
-    return RunRequest(config, config_digest(config), options.run_id or new_run_id(), options.resume)
+    run_id = options.run_id or new_run_id()
+    return RunRequest(config, config_digest(config), run_id, options.resume, options.retry)
 
 
 def _runner(options: JobOptions) -> Runner:
@@ -223,30 +223,6 @@ def _dry_run(request: RunRequest, options: JobOptions) -> int:
     for line in forecast.lines():
         _print(line, options)
     _print_json(request, forecast.as_json())
-    return EXIT_DONE
-
-
-def _judge(summary: RunSummary, budget: FailureBudget) -> int:
-    """Exit code 3 if more failed, or more captions repeat, than the budget allows."""
-    too_many = budget.max_count is not None and summary.num_failures > budget.max_count
-    if too_many or summary.failure_share > budget.max_share:
-        print(
-            f"{summary.num_failures} of {summary.num_clips} clips failed, more than the budget "
-            f"(failures.max_share {budget.max_share:g}, max_count {budget.max_count}); "
-            "see the failures table for the causes",
-            file=sys.stderr,
-        )
-        return EXIT_OVER_BUDGET
-    is_alarming = summary.num_repeated_captions >= FEWEST_REPEATED
-    if is_alarming and summary.repeated_caption_share > budget.max_repeated_share:
-        print(
-            f"{summary.repeated_caption_share:.0%} of the captions are word for word those of "
-            f"clips with other frames, more than failures.max_repeated_share "
-            f"{budget.max_repeated_share:g}: look at some of them before you trust this run (clips "
-            "swapped, frames black or unseen, a prompt that begs one answer?)",
-            file=sys.stderr,
-        )
-        return EXIT_OVER_BUDGET
     return EXIT_DONE
 
 

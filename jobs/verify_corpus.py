@@ -141,6 +141,7 @@ def _table(reports: Sequence[VerifyReport], elapsed_s: float) -> str:
             ("commits", report.num_commits),
             ("captions", report.num_captions),
             ("failures", report.num_failures),
+            *((("  superseded", report.num_superseded),) if report.num_superseded else ()),
             ("videos", report.num_videos),
             ("  that had to be there", report.num_expected_videos),
             ("verdict", "whole" if report.is_whole else f"{report.num_problems} problems"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from pipeline.config import RunConfig
 from pipeline.dataset.catalog import PlannedVideo
@@ -13,10 +13,12 @@ from pipeline.stages.decode import DecodeStage
 
 
 def caption_locally(
-    config: RunConfig, videos: Iterable[PlannedVideo]
+    config: RunConfig,
+    videos: Iterable[PlannedVideo],
+    load: Callable[[RunConfig], CaptionStage] = CaptionStage.load,
 ) -> Iterator[Outcome | CaptionerTiming]:
-    """Decode and caption in this process, in order."""
-    caption = CaptionStage.load(config)
+    """Decode and caption in this process, in order. ``load`` gives the stage with its models."""
+    caption = load(config)
     waiting: list[DecodedClip] = []
     with DecodeStage(config) as decode:
         for planned in videos:

@@ -13,6 +13,8 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.failure_kinds import FailureKind, kind_of
+
 WHOLE_VIDEO_SPAN = "video"
 
 
@@ -95,6 +97,8 @@ class DecodedClip:
     timestamps_s: npt.NDArray[np.float64]
     frames_digest: str
     decode_s: float
+    attempt: int = 1
+    """Attempts that it took to open the video and to decode the clip, in this run."""
 
     @property
     def clip_id(self) -> str:
@@ -190,9 +194,9 @@ class TokenDecision:
 
     kind: exact, relaxed, shifted, correction or bonus. target_token_id is the target's own greedy
     choice in its place. anchor_score and anchor_rank (quantile, 1 the most visual) are None for
-    tokens that no draft proposed and for rules without scores. text is of this token alone, as the
-    engine's ``decode_text`` gives it (empty for special tokens); rows that are still decoding have
-    none yet.
+    tokens that no draft proposed and for rules without scores. text is what this token adds to the
+    caption, blanks included (empty for special tokens and for the first bytes of a character); rows
+    that are still decoding have none yet.
     """
 
     token_id: int
@@ -241,7 +245,10 @@ class CaptionRecord:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A clip, or a whole video if ``spec`` is None, that could not be captioned: one row."""
+    """A clip, or a whole video if ``spec`` is None, that could not be captioned: one row.
+
+    ``attempt`` counts this run's, the last of them being the one that this tells of.
+    """
 
     video: VideoObject
     spec: ClipSpec | None
@@ -254,6 +261,11 @@ class Failure:
     def clip_id(self) -> str:
         """The clip's id, or the id that stands for the whole video."""
         return self.spec.clip_id if self.spec else whole_video_clip_id(self.video)
+
+    @property
+    def kind(self) -> FailureKind:
+        """Whose fault it is. Raises KeyError of a code that no table knows."""
+        return kind_of(self.code)
 
 
 @dataclass(frozen=True, slots=True)

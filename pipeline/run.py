@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from pipeline.config import RunConfig
@@ -17,17 +18,26 @@ from pipeline.dataset.card import write_card
 from pipeline.dataset.catalog import PlannedVideo
 from pipeline.dataset.commit import Committer
 from pipeline.dataset.layout import Layout
-from pipeline.dataset.parts import list_parts, read_done
+from pipeline.dataset.parts import list_parts
 from pipeline.dataset.plan import Plan
 from pipeline.dataset.plan_forecast import Forecast, ProbedVideo, last_rate, sample_of
 from pipeline.dataset.plan_parts import WrittenPlan, write_plan
 from pipeline.dataset.run_folder import write_end, write_start
 from pipeline.dataset.schema import RunLabels, caption_row, failure_row
-from pipeline.dataset.summary import RunSummary, SummaryBuilder
+from pipeline.dataset.standing import read_standing
+from pipeline.dataset.summary import RunStatus, RunSummary, SummaryBuilder
+from pipeline.failure_budget import BudgetWatch, complaint
+from pipeline.failure_kinds import FailureKind
 from pipeline.progress import Progress
-from pipeline.records import CaptionerTiming, Failure, Outcome, VideoObject
+from pipeline.records import (
+    CaptionerTiming,
+    Failure,
+    Outcome,
+    VideoObject,
+    whole_video_clip_id,
+)
 from pipeline.stages.decode import BAD_VIDEO_ERRORS
-from pipeline.storage import Opener, storage_for
+from pipeline.storage import Opener, Storage, StorageError, storage_for
 from pipeline.video.guard import GuardedDecoder
 
 MAX_PROBING_S = 60.0
@@ -44,6 +54,8 @@ class RunRequest:
     config_digest: str
     run_id: str
     resume: bool = True
+    retry: frozenset[FailureKind] = frozenset()
+    """Kinds of failures of earlier runs that are tried again."""
 
     @property
     def layout(self) -> Layout:
@@ -58,8 +70,8 @@ def plan_run(request: RunRequest) -> Plan:
     """
     config, layout = request.config, request.layout
     storage = storage_for(layout.uri, config.storage)
-    done = read_done(storage, layout, list_parts(storage, layout))
-    return Plan.of(config, done, storage, layout)
+    standing = read_standing(storage, layout, list_parts(storage, layout), request.retry)
+    return Plan.of(config, standing.done, storage, layout, standing.retried_video_ids)
 
 
 def forecast_run(request: RunRequest, cost_per_gpu_hour: float | None = None) -> Forecast:
@@ -87,9 +99,10 @@ def run_corpus(
 ) -> RunSummary:
     """Caption what is not done yet and commit it. Nothing to do is a run too.
 
-    What was committed stays, whatever is raised: a run by the same config goes on from there.
-    The summary's ``elapsed_s`` covers all of it: reading what is done, planning, loading the models
-    and captioning, until the last commit.
+    What was committed stays, whatever is raised: a run by the same config goes on from there. The
+    run's figures say how it ended, also then. A run whose failure budget is surely spent ends early
+    and is over budget. The summary's ``elapsed_s`` covers all of it: reading what is done,
+    planning, loading the models and captioning, until the last commit.
     Raises CommitError, StorageError, ManifestError, NoVideosError, and what the runner raises.
     """
     config, layout = request.config, request.layout
@@ -98,9 +111,52 @@ def run_corpus(
     summary = SummaryBuilder()
     storage = storage_for(layout.uri, config.storage)
     write_start(storage, layout, request.run_id, config)
-    with Committer(storage, layout, config.output, request.run_id, request.resume) as committer:
+    status, ended_early = RunStatus.FAILED, False
+
+    def figures() -> RunSummary:
+        return replace(
+            summary.build(elapsed_s=time.monotonic() - started_s),
+            status=status,
+            ended_early=ended_early,
+        )
+
+    try:
+        ended_early = _caption_todo(request, labels, runner, summary, storage, print_line)
+        status = RunStatus.DONE
+    except KeyboardInterrupt:
+        status = RunStatus.INTERRUPTED
+        raise
+    finally:
+        if status is not RunStatus.DONE:
+            with suppress(StorageError):  # perhaps what ended the run
+                write_end(storage, layout, request.run_id, figures())
+    result = figures()
+    if complaint(result, config.failures):
+        result = replace(result, status=RunStatus.OVER_BUDGET)
+    write_end(storage, layout, request.run_id, result)
+    write_card(storage, layout)
+    return result
+
+
+def _caption_todo(
+    request: RunRequest,
+    labels: RunLabels,
+    runner: Runner,
+    summary: SummaryBuilder,
+    storage: Storage,
+    print_line: Callable[[str], None],
+) -> bool:
+    """Plan, caption, commit; whether the failure budget ended it early. What is made is committed,
+    also before an exception goes on."""
+    config, layout = request.config, request.layout
+    watch = BudgetWatch(config.failures)
+    ended_early = False
+    with Committer(
+        storage, layout, config.output, request.run_id, request.resume, request.retry
+    ) as committer:
         print_line(f"planning: {config.input.uri} less what is in {layout.uri}")
-        todo = Plan.of(config, committer.done, storage, layout)
+        retried = committer.standing.retried_video_ids
+        todo = Plan.of(config, committer.done, storage, layout, retried)
         plan = write_plan(storage, layout, request.run_id, todo)
         print_line(
             f"{plan.num_videos} videos to caption into {layout.uri} ({plan.counts})"
@@ -115,18 +171,24 @@ def run_corpus(
                         summary.add_timing(outcome)
                         for incident in outcome.mended:
                             print_line(incident)
-                    elif _commit(committer, outcome, labels):
-                        summary.add(outcome)
-                        video_id = _video_of(outcome).video_id
-                        progress.add(outcome, plan.num_done_clips.get(video_id, 0))
+                        continue
+                    earlier = _earlier_attempts(outcome, committer.standing.last_attempts)
+                    if earlier:
+                        outcome = replace(outcome, attempt=earlier + outcome.attempt)
+                    if not _commit(committer, outcome, labels):
+                        continue
+                    summary.add(outcome, is_retried=earlier > 0)
+                    video_id = _video_of(outcome).video_id
+                    progress.add(outcome, plan.num_done_clips.get(video_id, 0))
+                    watch.add(outcome)
+                    if watch.is_spent and progress.count().num_videos_done < plan.num_videos:
+                        ended_early = True
+                        break  # the runner's generator ends with the loop
     if num_duplicates := committer.counts.duplicates:
         print_line(
             f"{num_duplicates} outcomes came twice (work that was run again) and were dropped"
         )
-    result = summary.build(elapsed_s=time.monotonic() - started_s)
-    write_end(storage, layout, request.run_id, result)
-    write_card(storage, layout)
-    return result
+    return ended_early
 
 
 def new_run_id() -> str:
@@ -149,6 +211,14 @@ def _probed(config: RunConfig, sample: Iterable[PlannedVideo]) -> Iterator[Probe
                 continue
             num_clips = len(plan.spans) - len(planned.done_clip_ids)
             yield ProbedVideo(uri, plan.info.duration_s, num_clips)
+
+
+def _earlier_attempts(outcome: Outcome, last_attempts: Mapping[str, int]) -> int:
+    """Of the clip, or of its video when that had failed as a whole, in the runs before."""
+    if not last_attempts:
+        return 0
+    whole = last_attempts.get(whole_video_clip_id(_video_of(outcome)), 0)
+    return last_attempts.get(outcome.clip_id, whole)
 
 
 def _video_of(outcome: Outcome) -> VideoObject:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 NUM_RESAMPLES = 2000
+Z_95 = 1.959964
 _SEED = 0  # the same samples give the same interval
 
 Samples = npt.NDArray[np.float64]
@@ -55,14 +56,15 @@ def bootstrap_mean(samples: npt.ArrayLike) -> Estimate:
     return bootstrap(samples, lambda rows: float(rows.mean()))
 
 
-def share(num_hits: int, num_samples: int) -> Estimate:
+def share(num_hits: int, num_samples: int, z: float = Z_95) -> Estimate:
     """A share of samples and its Wilson interval, which stays wide where all samples agree.
 
-    Raises ValueError if there are no samples.
+    ``z`` is the interval's half width in standard deviations. Raises ValueError if there are no
+    samples.
     """
     if not num_samples:
         raise ValueError("an estimate needs at least one sample")
-    value, z = num_hits / num_samples, 1.959964
+    value = num_hits / num_samples
     scale = 1 + z**2 / num_samples
     middle = value + z**2 / (2 * num_samples)
     spread = z * math.sqrt(value * (1 - value) / num_samples + (z / (2 * num_samples)) ** 2)

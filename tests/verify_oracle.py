@@ -48,15 +48,24 @@ class _Clips:
     def __init__(self, layout: Layout) -> None:
         self.plans: dict[str, _Plan] = {}
         self._digest = layout.uri.rpartition("/")[2]
-        self._seen: dict[str, Table] = {}
+        self._captioned_at: dict[str, int] = {}
+        self.failed_at: dict[str, set[int]] = {}
 
     def take(self, table: Table, row: dict[str, Any]) -> Iterator[str]:
         clip_id, where = row["clip_id"], f"clip {row['clip_id']} of {row['source_uri']}"
-        if clip_id in self._seen:
-            first = self._seen[clip_id]
-            kind = f"in {first} and {table}" if first is not table else f"twice in {table}"
-            yield f"{where} is {kind}"
-        self._seen[clip_id] = table
+        attempt = row["attempt"]
+        if table is Table.CAPTIONS:  # all of them come first
+            if clip_id in self._captioned_at:
+                yield f"{where} is twice in captions"
+            before = self._captioned_at.get(clip_id, attempt)
+            self._captioned_at[clip_id] = min(before, attempt)
+        else:
+            failed_at = self.failed_at.setdefault(clip_id, set())
+            if self._captioned_at.get(clip_id, attempt + 1) <= attempt:
+                yield f"{where} is in captions and failures of no earlier attempt"
+            elif attempt in failed_at:
+                yield f"{where} is twice in failures with the attempt {attempt}"
+            failed_at.add(attempt)
         if row["config_digest"] != self._digest:
             yield f"{where} has the config digest {row['config_digest']}, not {self._digest}"
         plan = self.plans.setdefault(row["video_id"], _Plan(row["source_uri"]))

@@ -2,52 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
 
-from pydantic import TypeAdapter
-
+from pipeline.benchmark import raw_parts
 from pipeline.benchmark.gang_memory import MemoryUse
+from pipeline.benchmark.raw_parts import PartSetting, load_part
 from pipeline.benchmark.runs import ClipRun
-from pipeline.report.provenance import commit, hardware, shown_path
 
 FROM_PRETRAINED = 0
 """In place of a number of ranks: one process that loads all of it by transformers."""
-
-
-@dataclass(frozen=True, slots=True)
-class GangSetting:
-    """What a part was run with, and on what.
-
-    ``load_before`` and ``load_after`` are the machine's load averages over 1 min (this benchmark
-    itself included), ``note`` what else it did.
-    """
-
-    commit: str
-    date: str
-    hardware: str
-    command: str
-    load_before: float
-    load_after: float
-    note: str
-
-    @classmethod
-    def now(cls, arguments: Sequence[str], load_before: float, note: str) -> GangSetting:
-        """At the end of a part; ``arguments`` are the command's."""
-        return cls(
-            commit=commit(),
-            date=datetime.now(UTC).date().isoformat(),
-            hardware=hardware(),
-            command=_command(arguments),
-            load_before=load_before,
-            load_after=os.getloadavg()[0],
-            note=note,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +26,7 @@ class MemoryRun:
 class MemoryPart:
     """Loading one checkpoint of ``num_bytes``."""
 
-    setting: GangSetting
+    setting: PartSetting
     num_bytes: int
     runs: tuple[MemoryRun, ...]
 
@@ -96,7 +60,7 @@ class Overhead:
 class OverheadPart:
     """Of the pair in float32."""
 
-    setting: GangSetting
+    setting: PartSetting
     runs: tuple[Overhead, ...]
 
 
@@ -129,7 +93,7 @@ class GangStart:
 class StartPart:
     """Starts on one cluster, in this order."""
 
-    setting: GangSetting
+    setting: PartSetting
     starts: tuple[GangStart, ...]
 
 
@@ -154,7 +118,7 @@ class Recovery:
 class RecoveryPart:
     """``heartbeat_s`` as configured; ``undisturbed_s`` is what the same call takes by itself."""
 
-    setting: GangSetting
+    setting: PartSetting
     heartbeat_s: float
     undisturbed_s: float
     recoveries: tuple[Recovery, ...]
@@ -170,7 +134,7 @@ class GangResults:
     recovery: RecoveryPart | None = None
 
     @property
-    def settings(self) -> dict[str, GangSetting]:
+    def settings(self) -> dict[str, PartSetting]:
         """By part."""
         parts = {
             "memory": self.memory,
@@ -181,43 +145,24 @@ class GangResults:
         return {name: part.setting for name, part in parts.items() if part is not None}
 
 
-Part = TypeVar("Part", MemoryPart, OverheadPart, StartPart, RecoveryPart)
 _FILES: dict[type[object], str] = {
-    MemoryPart: "gang-memory.json",
-    OverheadPart: "gang-overhead.json",
-    StartPart: "gang-start.json",
-    RecoveryPart: "gang-recovery.json",
+    MemoryPart: "gang-memory",
+    OverheadPart: "gang-overhead",
+    StartPart: "gang-start",
+    RecoveryPart: "gang-recovery",
 }
 
 
 def save_part(folder: Path, part: MemoryPart | OverheadPart | StartPart | RecoveryPart) -> Path:
     """Write ``gang-<part>.json``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / _FILES[type(part)]
-    path.write_bytes(TypeAdapter(type(part)).dump_json(part) + b"\n")
-    return path
+    return raw_parts.save_part(folder, _FILES[type(part)], part)
 
 
 def load_results(folder: Path) -> GangResults:
     """All parts that lie in a folder. Raises pydantic's ValidationError for a broken file."""
     return GangResults(
-        memory=_load(folder, MemoryPart),
-        overhead=_load(folder, OverheadPart),
-        start=_load(folder, StartPart),
-        recovery=_load(folder, RecoveryPart),
+        memory=load_part(folder, _FILES[MemoryPart], MemoryPart),
+        overhead=load_part(folder, _FILES[OverheadPart], OverheadPart),
+        start=load_part(folder, _FILES[StartPart], StartPart),
+        recovery=load_part(folder, _FILES[RecoveryPart], RecoveryPart),
     )
-
-
-def _load(folder: Path, kind: type[Part]) -> Part | None:
-    path = folder / _FILES[kind]
-    return TypeAdapter(kind).validate_json(path.read_bytes()) if path.exists() else None
-
-
-def _command(arguments: Sequence[str]) -> str:
-    """As reports tell it; the note is told beside, and whose scratch folder it was is nothing."""
-    words = [shown_path(word) for word in arguments]
-    for option in ("--note", "--scratch"):
-        if option in words:
-            at = words.index(option)
-            del words[at : at + 2]
-    return shlex.join(["python", "jobs/benchmark_gang.py", *words])

@@ -7,16 +7,15 @@ the peak of its memory is the kernel's high-water mark.
 from __future__ import annotations
 
 import argparse
-import resource
 import time
 from collections.abc import Iterator
 from hashlib import blake2b
-from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import TypeAdapter
 
 from pipeline.benchmark.nightly_results import DriverRun, IdsUse, ListTime
+from pipeline.benchmark.peak_memory import peak_rss_bytes
 from pipeline.config import (
     InputConfig,
     ModelConfig,
@@ -133,18 +132,18 @@ def measure_run(endpoint_url: str, num_objects: int, output: str) -> DriverRun:
     captioner = ScriptedCaptioner()
     request = RunRequest(run_config(endpoint_url, output), _DIGEST, new_run_id())
     marks: dict[str, Times] = {}
-    peaks: dict[str, int] = {"imports": _peak_bytes()}
+    peaks: dict[str, int] = {"imports": peak_rss_bytes()}
 
     def note(line: str) -> None:
         phase = "read_done" if line.startswith("planning") else "planning"
         if phase not in marks:
             marks[phase] = Times.now()
-            peaks[phase] = _peak_bytes()
+            peaks[phase] = peak_rss_bytes()
 
     started = Times.now()
     summary = run_corpus(request, captioner, note)
     ended = Times.now()
-    peaks["captioning"] = _peak_bytes()
+    peaks["captioning"] = peak_rss_bytes()
     read_done = marks["read_done"] - started
     planning = marks["planning"] - marks["read_done"]
     captioning = ended - marks["planning"]
@@ -178,26 +177,18 @@ def measure_listing(
         in_order=in_order,
         elapsed_s=time.monotonic() - started_s,
         cpu_s=time.process_time() - cpu_s,
-        peak_rss_bytes=_peak_bytes(),
+        peak_rss_bytes=peak_rss_bytes(),
     )
 
 
 def measure_ids(num_ids: int) -> IdsUse:
     """Complete videos of one clip each."""
-    before, started_s = _peak_bytes(), time.monotonic()
+    before, started_s = peak_rss_bytes(), time.monotonic()
     done = DoneClips()
     for number in range(num_ids):
         video_id = blake2b(number.to_bytes(8, "big"), digest_size=16).hexdigest()
         done.add(video_id, video_id, 1)
-    return IdsUse(num_ids, time.monotonic() - started_s, _peak_bytes() - before)
-
-
-def _peak_bytes() -> int:
-    """High-water mark of this process's resident memory."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return IdsUse(num_ids, time.monotonic() - started_s, peak_rss_bytes() - before)
 
 
 def main() -> None:

@@ -9,6 +9,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from pipeline.benchmark.nightly_checks_report import (
+    CHECK_DEFINITIONS,
+    mutated,
+    mutated_json,
+    verified,
+    verified_json,
+)
 from pipeline.benchmark.nightly_results import (
     DriverRun,
     ListingPart,
@@ -52,7 +59,7 @@ _KEY = "nightly"
 
 def markdown(results: NightlyResults, day: str) -> str:
     """The report of whatever parts there are."""
-    sections = [f"# A night without captioning, {day}", DEFINITIONS]
+    sections = [f"# A night without captioning, {day}", f"{DEFINITIONS}{CHECK_DEFINITIONS}"]
     if results.listing:
         sections += [
             "## A first night and the night after it",
@@ -66,6 +73,10 @@ def markdown(results: NightlyResults, day: str) -> str:
         ]
     if results.rerun:
         sections += ["## An unchanged bucket", _reruns(results.rerun)]
+    if results.verify:
+        sections += ["## Proving and compacting", verified(results.verify)]
+    if results.mutations:
+        sections += ["## Mutated videos", mutated(results.mutations)]
     sections += ["## What it was measured on", "\n".join(_settings(results))]
     return "\n\n".join(sections) + "\n"
 
@@ -92,6 +103,10 @@ def write_summary(path: Path, results: NightlyResults) -> None:
             "median_cpu_s": median(run.total_cpu_s for run in results.rerun.runs),
             "runs": [_run_json(run) for run in results.rerun.runs],
         }
+    if results.verify:
+        parts["verify"] |= verified_json(results.verify)
+    if results.mutations:
+        parts["mutations"] |= mutated_json(results.mutations)
     summary[_KEY] = {**summary.get(_KEY, {}), **parts}
     path.write_text(json.dumps(summary, indent=2) + "\n")
 

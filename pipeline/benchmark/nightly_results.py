@@ -122,27 +122,92 @@ class RerunPart:
 
 
 @dataclass(frozen=True, slots=True)
+class StepUse:
+    """One step over a large data set, in a process of its own."""
+
+    elapsed_s: float
+    peak_rss_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyPart:
+    """Proving and compacting a synthetic data set of so many captions."""
+
+    setting: NightlySetting
+    num_rows: int
+    num_bytes: int
+    """Of all parts."""
+    verify: StepUse
+    compact: StepUse
+
+
+@dataclass(frozen=True, slots=True)
+class MutationRun:
+    """What became of damaged videos in the whole job; the model was scripted."""
+
+    num_videos: int
+    num_captions: int
+    """Damage that no decoder sees, or that missed the frames which the model sees."""
+    failures_by_code: dict[str, int]
+    failures_by_kind: dict[str, int]
+    failed_by_mutation: dict[str, int]
+    videos_by_mutation: dict[str, int]
+    problems: tuple[str, ...]
+    """What verification finds wrong with the data set."""
+    longest_wait_s: float
+    """Between two outcomes."""
+    elapsed_s: float
+    peak_rss_bytes: int
+    """Of the job's process; decode processes are others."""
+
+    @property
+    def num_rows(self) -> int:
+        """Of either table."""
+        return self.num_captions + sum(self.failures_by_code.values())
+
+
+@dataclass(frozen=True, slots=True)
+class MutationsPart:
+    """A run over mutated videos."""
+
+    setting: NightlySetting
+    run: MutationRun
+
+
+NightlyPart = ListingPart | RerunPart | VerifyPart | MutationsPart
+
+
+@dataclass(frozen=True, slots=True)
 class NightlyResults:
     """Whatever parts there are."""
 
     listing: ListingPart | None = None
     rerun: RerunPart | None = None
+    verify: VerifyPart | None = None
+    mutations: MutationsPart | None = None
 
     @property
     def settings(self) -> dict[str, NightlySetting]:
         """By part."""
-        parts = {"listing": self.listing, "rerun": self.rerun}
+        parts: dict[str, NightlyPart | None] = {
+            "listing": self.listing,
+            "rerun": self.rerun,
+            "verify": self.verify,
+            "mutations": self.mutations,
+        }
         return {name: part.setting for name, part in parts.items() if part is not None}
 
 
-Part = TypeVar("Part", ListingPart, RerunPart)
+Part = TypeVar("Part", ListingPart, RerunPart, VerifyPart, MutationsPart)
 _FILES: dict[type[object], str] = {
     ListingPart: "nightly-listing.json",
     RerunPart: "nightly-rerun.json",
+    VerifyPart: "nightly-verify.json",
+    MutationsPart: "nightly-mutations.json",
 }
 
 
-def save_part(folder: Path, part: ListingPart | RerunPart) -> Path:
+def save_part(folder: Path, part: NightlyPart) -> Path:
     """Write ``nightly-<part>.json``."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / _FILES[type(part)]
@@ -152,7 +217,12 @@ def save_part(folder: Path, part: ListingPart | RerunPart) -> Path:
 
 def load_results(folder: Path) -> NightlyResults:
     """All parts that lie in a folder. Raises pydantic's ValidationError for a broken file."""
-    return NightlyResults(listing=_load(folder, ListingPart), rerun=_load(folder, RerunPart))
+    return NightlyResults(
+        listing=_load(folder, ListingPart),
+        rerun=_load(folder, RerunPart),
+        verify=_load(folder, VerifyPart),
+        mutations=_load(folder, MutationsPart),
+    )
 
 
 def _load(folder: Path, kind: type[Part]) -> Part | None:

@@ -93,6 +93,7 @@ def _counts(facts: CardFacts) -> str:
     rows = [
         ("captions", f"{captions}"),
         ("failures", f"{failures} ({share:.2%} of all clips)"),
+        *([("superseded failures", str(facts.num_superseded))] if facts.num_superseded else ()),
         ("commits", f"{facts.num_commits}"),
     ]
     if facts.snapshot:
@@ -107,7 +108,7 @@ def _acceptance(totals: Mapping[str, int]) -> Iterator[str]:
     accepted, steps = totals["accepted_tokens"], totals["target_steps"]
     drafted = totals["drafted_tokens"]
     yield "## Acceptance"
-    yield f"Over the {totals['num_captions']} captions of the runs that went to their end."
+    yield f"Over the {totals['num_captions']} captions of the runs that left their figures."
     rows = [
         ("output tokens", f"{totals['output_tokens']}"),
         ("target steps", f"{steps}"),
@@ -127,23 +128,29 @@ def _failures(facts: CardFacts) -> Iterator[str]:
     if not facts.num_rows[Table.FAILURES]:
         return
     yield "## Failures"
-    told = sum(facts.failures_by_code.values())
-    by_count = sorted(facts.failures_by_code.items(), key=lambda item: (-item[1], item[0]))
-    yield _table(("code", "rows"), [(f"`{code}`", str(count)) for code, count in by_count])
-    if (rest := facts.num_rows[Table.FAILURES] - told) > 0:
-        yield f"{rest} further rows are of runs that did not go to their end."
+    for name, counts in (("code", facts.failures_by_code), ("kind", facts.failures_by_kind)):
+        by_count = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        yield _table((name, "clips"), [(f"`{key}`", str(count)) for key, count in by_count])
+    if facts.num_superseded:
+        yield (
+            f"{facts.num_superseded} more rows of the failures table are superseded: a caption or "
+            "a row of a higher `attempt` has the same `clip_id`, or every clip of a video that "
+            "failed as a whole has a row. A snapshot has none of them."
+        )
 
 
 def _runs(runs: Sequence[RunFacts]) -> str:
     rows = []
     for run in runs[:_MAX_RUNS]:
         metrics = run.metrics
-        cells = ("?", "?", "did not go to its end, or goes on")
+        cells = ("?", "?", "was killed, or goes on")
         if metrics:
+            status = str(metrics.get("status", "done"))
             cells = (
                 str(metrics.get("num_captions", "?")),
                 str(metrics.get("num_failures", "?")),
-                format_duration(float(metrics.get("elapsed_s", 0.0))),
+                format_duration(float(metrics.get("elapsed_s", 0.0)))
+                + ("" if status == "done" else f" ({status})"),
             )
         rows.append((f"`{run.run_id}`", *cells))
     text = _table(("run", "captions", "failures", "time"), rows)

@@ -12,7 +12,7 @@ MEANINGS = {
     "source_uri": "the video, as it was listed",
     "source_etag": "its version",
     "source_size": "its size, bytes",
-    "clip_id": "hash of the source's URI, etag and span; unique over both tables",
+    "clip_id": "hash of the source's URI, etag and span; unique among captions",
     "clip_index": "place in the video's clip plan, from 0; null: the failure of a whole video",
     "num_clips": "length of the video's clip plan",
     "start_s": "start of the clip, s",
@@ -61,13 +61,14 @@ MEANINGS = {
     "shadow_output_tokens": "tokens of the exact caption",
     "shadow_facts_kept": "share of the exact caption's facts that were kept (F1)",
     "tokens": "why each token is there; of a sample of clips",
-    "attempt": "1, or more after a worker died",
+    "attempt": "1, or more of a clip that failed before; unique for each failed clip",
     "config_digest": "digest of all that changes captions: the name of this folder",
     "run_id": "the run that made the row",
     "created_at": "when, UTC",
     "stage": "where it failed",
     "code": "why, as a stable code",
     "message": "why, for people",
+    "kind": "poison: the video; transient: the world; ours: a stage failed on this clip",
 }
 """One line for each column of both tables; the source of units is the name."""
 

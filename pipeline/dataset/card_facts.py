@@ -1,4 +1,4 @@
-"""What a data set is, from metadata alone: footers of parts, and what its runs left."""
+"""What a data set is: from footers of parts, from its failures, and from what its runs left."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import yaml
 
 from pipeline.dataset.layout import Layout, Table
 from pipeline.dataset.parts import list_parts
-from pipeline.dataset.snapshot import Snapshot, read_pointer
+from pipeline.dataset.snapshot import Snapshot, read_pointer, snapshot_layout
+from pipeline.dataset.standing import part_uris, read_failures
 from pipeline.storage import NotFoundError, Storage
 
 _THREADS = 16  # footers that are read at once: small answers, so most of the time is waiting
@@ -34,7 +35,7 @@ _SUMS = (
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """One run; of one that did not go to its end nothing but its name is known."""
+    """One run; of one that was killed nothing but its name is known."""
 
     run_id: str
     metrics: Mapping[str, Any] | None
@@ -47,6 +48,7 @@ class CardFacts:
     digest: str
     num_commits: int
     num_rows: Mapping[Table, int]
+    """Captions, and failures that stand."""
     has_failure_parts: bool
     config: Mapping[str, Any]
     """Of the newest run, secrets masked; empty if there was none. All runs of a digest agree in
@@ -55,43 +57,54 @@ class CardFacts:
     runs: Sequence[RunFacts]
     """The newest first."""
     totals: Mapping[str, int]
-    """Sums over the runs that went to their end."""
+    """Sums over the runs that left their figures."""
+    num_superseded: int
+    """Failure rows after which the clip got a caption or failed again."""
     failures_by_code: Mapping[str, int]
+    """Of the others."""
+    failures_by_kind: Mapping[str, int]
+    """Likewise."""
     snapshot: Snapshot | None
 
 
 def card_facts(storage: Storage, layout: Layout) -> CardFacts:
-    """Read them; no row is read. Raises StorageError, ArrowException of a damaged footer.
+    """Read them. Raises StorageError, ArrowException of a damaged part.
 
-    Rows of commits that a snapshot holds are counted in its description: the work is that of the
-    commits since.
+    Of failures their causes are read, of captions none but footers, unless some clip was tried
+    again: then their ids (standing.py). What a snapshot holds is read there, in few files, and its
+    captions are counted in its description: the work is that of the commits since.
     """
     pointer = read_pointer(storage, layout)
     snapshot = pointer[0] if pointer else None
     parts = list_parts(storage, layout)
     since = snapshot.last_commit if snapshot else 0
-    num_rows = {}
-    for table in Table:
-        uris = [layout.part_uri(table, number) for number in parts.of(table) if number > since]
-        before = snapshot.of(table).num_rows if snapshot else 0
-        num_rows[table] = before + _num_rows(storage, uris)
+    uris = dict(part_uris(layout, parts, since))
+    num_captions = _num_rows(storage, uris[Table.CAPTIONS])
+    if snapshot:
+        num_captions += snapshot.captions.num_rows
+        for table in Table:
+            numbers = range(1, snapshot.of(table).num_parts + 1)
+            before = snapshot_layout(layout, snapshot.name)
+            uris[table] = [*(before.part_uri(table, n) for n in numbers), *uris[table]]
     runs = _runs(storage, layout)
     totals: Counter[str] = Counter()
-    failures: Counter[str] = Counter()
     for metrics in (run.metrics for run in runs if run.metrics):
         totals.update({name: metrics.get(name, 0) for name in _SUMS})
-        failures.update(metrics.get("failures_by_code", {}))
+    failures = read_failures(storage, uris)
+    standing = failures.standing.values()
     newest = runs[0].run_id if runs else None
     return CardFacts(
         digest=layout.uri.rpartition("/")[2],
         num_commits=parts.last,
-        num_rows=num_rows,
+        num_rows={Table.CAPTIONS: num_captions, Table.FAILURES: len(standing)},
         has_failure_parts=bool(parts.failures),
         config=_loaded(storage, layout, newest, "config.yaml"),
         versions=_loaded(storage, layout, newest, "versions.json"),
         runs=runs,
         totals=totals,
-        failures_by_code=failures,
+        num_superseded=failures.num_rows - len(standing),
+        failures_by_code=Counter(failed.code for failed in standing),
+        failures_by_kind=Counter(failed.kind.value for failed in standing),
         snapshot=snapshot,
     )
 

@@ -45,6 +45,8 @@ class Reason(StrEnum):
     """Some of its clips are done, some not."""
     RECONFIGURED = "reconfigured"
     """It has rows in the data set of another config digest: the prompt or a model changed."""
+    RETRIED = "retried"
+    """It failed, or clips of it did, and this run was told to try such failures again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ The protocol needs one thing of the storage: a put that fails if the name is tak
   random token of their writer, so two writers never send the same bytes.
 
 So of two writers at most one can put any fence; the other stops before it has added a row to that
-commit. A writer knows all rows of the commits before its own next fence, so no clip gets two rows.
+commit. A writer knows all rows of the commits before its own next fence, so no clip gets two
+captions, and a clip that failed gets another row only of a higher attempt (standing.py).
 A crash between the two puts loses only failures, which the next run makes again.
 """
 
@@ -36,7 +37,9 @@ import pyarrow as pa
 
 from pipeline.config import OutputConfig
 from pipeline.dataset.layout import Layout, Table
-from pipeline.dataset.parts import PartList, encode_part, list_parts, part_writer, read_done
+from pipeline.dataset.parts import PartList, encode_part, list_parts, part_writer
+from pipeline.dataset.standing import read_standing
+from pipeline.failure_kinds import FailureKind
 from pipeline.storage import AlreadyExistsError, Storage, StorageError
 
 
@@ -85,9 +88,12 @@ class Committer:
         output: OutputConfig,
         run_id: str,
         resume: bool = True,
+        retry: frozenset[FailureKind] = frozenset(),
     ) -> None:
         """Take the data set over: prove conditional puts, seal the last commit, read what is done.
 
+        Clips with a standing failure of a kind to ``retry`` count as not done: their next row has
+        to come with a higher attempt (``standing.last_attempts``).
         Raises DatasetNotEmptyError (rows exist and not ``resume``), UnsafeStorageError, or a
         StorageError.
         """
@@ -103,9 +109,10 @@ class Committer:
 
         _prove_conditional_put(storage, layout, run_id, self._writer)
         parts = _seal(storage, layout, self._writer)
-        self.done = read_done(storage, layout, parts)
+        self.standing = read_standing(storage, layout, parts, retry)
+        self.done = self.standing.done
         self._next = parts.last + 1
-        if self.done and not resume:
+        if (self.done or self.standing.last_attempts) and not resume:
             raise DatasetNotEmptyError(
                 f"{layout.uri} has rows already ({parts.last} commits): "
                 "resume it, or choose another output"

@@ -1,5 +1,6 @@
 """A snapshot of commits 1..N: written beside the live parts, published by one conditional put.
 
+- Failure rows that a caption or a later attempt supersedes are left out: what stands is whole.
 - Nothing live is touched. A snapshot's folder belongs to the one compaction that claimed its name
   by put-if-absent; ``snapshots/latest.json`` names the snapshot to read.
 - N is the last commit that can't change any more. Commits before the last are closed; the last one
@@ -33,6 +34,7 @@ from pipeline.dataset.snapshot import (
     read_pointer,
     snapshot_layout,
 )
+from pipeline.dataset.standing import FailureRows, part_uris, read_failures
 from pipeline.progress import StepProgress
 from pipeline.storage import (
     AlreadyExistsError,
@@ -86,8 +88,11 @@ def compact(
         return Compaction(found[0], is_new=False)
     target = _claim(storage, layout, parts.last)
     print_line(f"writing commits 1 to {parts.last} to {target.uri}")
+    failures = read_failures(storage, part_uris(layout, parts))
     tables = {
-        table: _write_table(storage, layout, parts, table, target, target_bytes, print_line)
+        table: _write_table(
+            storage, layout, parts, table, target, target_bytes, print_line, failures
+        )
         for table in Table
     }
     snapshot = Snapshot(
@@ -147,13 +152,15 @@ def _write_table(
     target: Layout,
     target_bytes: int,
     print_line: Callable[[str], None],
+    failures: FailureRows,
 ) -> SnapshotTable:
     numbers = parts.of(table)
     progress = StepProgress(f"reading {table}", len(numbers), print_line)
 
     def batches() -> Iterator[pa.RecordBatch]:
         for num_done, number in enumerate(numbers, start=1):
-            yield from _read(storage, table, layout.part_uri(table, number))
+            for batch in _read(storage, table, layout.part_uri(table, number)):
+                yield batch if table is Table.CAPTIONS else _standing(batch, failures)
             progress.show(num_done)
 
     writer = PartWriter(storage, target, table, target_bytes)
@@ -164,6 +171,11 @@ def _write_table(
         f"wrote {written.num_rows} {table} in {written.num_parts} files, {written.num_bytes} bytes"
     )
     return written
+
+
+def _standing(batch: pa.RecordBatch, failures: FailureRows) -> pa.RecordBatch:
+    rows = zip(batch.column("clip_id").to_pylist(), batch.column("attempt").to_pylist())
+    return batch.filter(pa.array([failures.stands(*row) for row in rows], pa.bool_()))
 
 
 def _read(storage: Storage, table: Table, uri: str) -> Iterator[pa.RecordBatch]:

@@ -84,13 +84,18 @@ def iter_rows(
     wanted = tuple(columns) if columns else tuple(table.schema.names)
     numbers = (parts or list_parts(storage, layout)).of(table)
     for number in numbers:
-        with storage.open(layout.part_uri(table, number)) as stream:
-            file = pq.ParquetFile(stream)
-            present = [name for name in wanted if name in file.schema_arrow.names]
-            absent = dict.fromkeys(set(wanted) - set(present))
-            for batch in file.iter_batches(_ROWS_PER_BATCH, columns=present):
-                for row in batch.to_pylist():
-                    yield row | absent
+        yield from iter_part(storage, layout.part_uri(table, number), wanted)
+
+
+def iter_part(storage: Storage, uri: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Rows of one part; a column that it lacks is None."""
+    with storage.open(uri) as stream:
+        file = pq.ParquetFile(stream)
+        present = [name for name in columns if name in file.schema_arrow.names]
+        absent = dict.fromkeys(set(columns) - set(present))
+        for batch in file.iter_batches(_ROWS_PER_BATCH, columns=present):
+            for row in batch.to_pylist():
+                yield row | absent
 
 
 def read_done(storage: Storage, layout: Layout, parts: PartList | None = None) -> DoneClips:
@@ -98,6 +103,13 @@ def read_done(storage: Storage, layout: Layout, parts: PartList | None = None) -
     known = parts or list_parts(storage, layout)
     done = DoneClips()
     for table in Table:
-        for row in iter_rows(storage, layout, table, _DONE_COLUMNS, known):
-            done.add(row["video_id"], row["clip_id"], row["num_clips"])
+        add_done(done, storage, layout, table, known)
     return done
+
+
+def add_done(
+    done: DoneClips, storage: Storage, layout: Layout, table: Table, parts: PartList
+) -> None:
+    """Take in the clips that have a row in one of the tables."""
+    for row in iter_rows(storage, layout, table, _DONE_COLUMNS, parts):
+        done.add(row["video_id"], row["clip_id"], row["num_clips"])

@@ -16,6 +16,7 @@ from pipeline.dataset.catalog import PlannedVideo, Reason, list_videos, listed_p
 from pipeline.dataset.done import DoneClips
 from pipeline.dataset.layout import Layout
 from pipeline.dataset.plan_uris import WrittenUris, row_uri_id
+from pipeline.records import VideoObject
 from pipeline.storage import Storage
 
 
@@ -48,7 +49,11 @@ class PlanCounts:
         }
 
     def __str__(self) -> str:
-        reasons = [f"{self.by_reason.get(reason, 0)} {reason}" for reason in Reason]
+        reasons = [
+            f"{self.by_reason.get(reason, 0)} {reason}"
+            for reason in Reason
+            if reason is not Reason.RETRIED or reason in self.by_reason
+        ]
         deleted = "" if self.num_deleted is None else f"; {self.num_deleted} deleted"
         return f"{', '.join(reasons)}; {self.num_done} already done{deleted}"
 
@@ -61,18 +66,33 @@ class Plan:
     raises StorageError (no such folder, ...), ManifestError or NoVideosError.
     """
 
-    def __init__(self, config: RunConfig, done: DoneClips, written: WrittenUris) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        done: DoneClips,
+        written: WrittenUris,
+        retried_video_ids: frozenset[str] = frozenset(),
+    ) -> None:
         self._config = config
         self._done = done
         self._written = written
+        self._retried_video_ids = retried_video_ids
         self._reasons: Counter[Reason] = Counter()
         self._num_bytes = self._num_done = 0
         self._num_deleted: int | None = None
 
     @classmethod
-    def of(cls, config: RunConfig, done: DoneClips, storage: Storage, layout: Layout) -> Plan:
+    def of(
+        cls,
+        config: RunConfig,
+        done: DoneClips,
+        storage: Storage,
+        layout: Layout,
+        retried_video_ids: frozenset[str] = frozenset(),
+    ) -> Plan:
         """The plan for a data set that holds ``done``. Raises StorageError."""
-        return cls(config, done, WrittenUris(storage, layout, listed_prefix(config.input)))
+        written = WrittenUris(storage, layout, listed_prefix(config.input))
+        return cls(config, done, written, retried_video_ids)
 
     @property
     def counts(self) -> PlanCounts:
@@ -90,7 +110,7 @@ class Plan:
                 self._num_done += 1
                 continue
             done_clip_ids = self._done.clip_ids(video_id)
-            reason = self._reason(video.uri, bool(done_clip_ids), has_rows)
+            reason = self._reason(video, bool(done_clip_ids), has_rows)
             self._reasons[reason] += 1
             self._num_bytes += video.size_bytes
             num_planned += 1
@@ -100,10 +120,12 @@ class Plan:
         if listed_prefix(self._config.input) is not None:
             self._num_deleted = len(self._written.here) - num_written
 
-    def _reason(self, uri: str, is_begun: bool, has_rows: bool) -> Reason:
+    def _reason(self, video: VideoObject, is_begun: bool, has_rows: bool) -> Reason:
+        if video.video_id in self._retried_video_ids:
+            return Reason.RETRIED
         if is_begun:
             return Reason.UNFINISHED
         if has_rows:
             return Reason.CHANGED
-        is_elsewhere = row_uri_id(uri) in self._written.elsewhere
+        is_elsewhere = row_uri_id(video.uri) in self._written.elsewhere
         return Reason.RECONFIGURED if is_elsewhere else Reason.NEW

@@ -13,6 +13,7 @@ from pipeline.dataset.catalog import PlannedVideo
 from pipeline.dataset.layout import Layout
 from pipeline.dataset.plan import PlanCounts
 from pipeline.dataset.plan_uris import row_uri, sibling_layouts
+from pipeline.dataset.summary import RunStatus
 from pipeline.progress import format_duration
 from pipeline.statistics import Estimate, bootstrap_mean, share
 from pipeline.storage import NotFoundError, Storage
@@ -177,8 +178,10 @@ def _rates(storage: Storage, layout: Layout) -> Iterator[RunRate]:
         try:
             data = storage.read_bytes(f"{run_uri}/metrics.json")
         except NotFoundError:
-            continue  # it did not finish
+            continue  # it was killed, or goes on
         metrics = json.loads(data)
+        if metrics.get("status") == RunStatus.FAILED or metrics.get("ended_early"):
+            continue  # failures come faster than captions
         num_clips = metrics["num_captions"] + metrics["num_failures"]
         if num_clips:
             yield RunRate(run_uri, num_clips, metrics["elapsed_s"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import uuid
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -12,7 +13,7 @@ from pipeline.config import RunConfig
 from pipeline.config_digest import dump_config
 from pipeline.dataset.commit import CommitError
 from pipeline.dataset.layout import Layout
-from pipeline.dataset.summary import RunSummary
+from pipeline.dataset.summary import RunStatus, RunSummary
 from pipeline.storage import AlreadyExistsError, Storage
 
 PACKAGES = (
@@ -52,8 +53,14 @@ def write_start(storage: Storage, layout: Layout, run_id: str, config: RunConfig
 
 
 def write_end(storage: Storage, layout: Layout, run_id: str, summary: RunSummary) -> None:
-    """Keep the run's figures."""
+    """Keep the run's figures, however it ended: the last thing that a run writes but the card."""
     _put_json(storage, layout.run_file_uri(run_id, "metrics.json"), summary.as_json())
+
+
+def went_to_its_end(metrics: Mapping[str, Any]) -> bool:
+    """Whether a run, by its figures, made a row of all that it had planned."""
+    is_done = metrics.get("status", RunStatus.DONE) in (RunStatus.DONE, RunStatus.OVER_BUDGET)
+    return is_done and not metrics.get("ended_early", False)
 
 
 def versions() -> dict[str, str | None]:

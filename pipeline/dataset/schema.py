@@ -117,6 +117,8 @@ FAILURES = pa.schema(
             clip_index=pa.int32(), num_clips=pa.int32(), start_s=pa.float64(), end_s=pa.float64()
         ),
         *_required(stage=pa.string(), code=pa.string(), message=pa.string()),
+        # came later, as above: of a row without it the code tells
+        *_optional(kind=pa.string()),
         *_RUN,
     ]
 )
@@ -220,6 +222,7 @@ def failure_row(failure: Failure, labels: RunLabels, created_at: datetime) -> di
         "end_s": spec.end_s if spec else None,
         "stage": failure.stage.value,
         "code": failure.code,
+        "kind": failure.kind.value,
         "message": _text(failure.message),
         **_run_columns(failure.attempt, labels, created_at),
     }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from itertools import zip_longest
 from typing import Any
 
@@ -60,6 +61,19 @@ class FactsKept:
     """Upper end."""
 
 
+class RunStatus(StrEnum):
+    """How a run ended."""
+
+    DONE = "done"
+    """All that was planned has a row."""
+    OVER_BUDGET = "over_budget"
+    """The same, or ended early, but with more failures than its budget bears."""
+    INTERRUPTED = "interrupted"
+    """By SIGTERM or Ctrl-C; what was captioned is committed."""
+    FAILED = "failed"
+    """By an error; what was committed stays."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunSummary:
     """One run; ratios over nothing are 0. ``asdict`` is JSON."""
@@ -111,6 +125,14 @@ class RunSummary:
     """Of all clips."""
     num_captioner_losses: int = 0
     """Gangs that lost a rank and were started anew."""
+    failures_by_kind: dict[str, int] = field(default_factory=dict)
+    """Whose fault they are: poison, transient, ours."""
+    num_retried: int = 0
+    """Outcomes of clips (or whole videos) that had failed in an earlier run."""
+    status: RunStatus = RunStatus.DONE
+    """How the run ended."""
+    ended_early: bool = False
+    """By its failure budget: some planned videos have no row."""
 
     @property
     def num_clips(self) -> int:
@@ -133,6 +155,8 @@ class SummaryBuilder:
     def __init__(self) -> None:
         self._num_captions = 0
         self._failures: Counter[str] = Counter()
+        self._failure_kinds: Counter[str] = Counter()
+        self._num_retried = 0
         self._sums: Counter[str] = Counter()
         self._rejections: Counter[str] = Counter()
         self._histogram: list[int] = []
@@ -145,10 +169,12 @@ class SummaryBuilder:
         self._shadows: Counter[str] = Counter()
         self._facts_kept: defaultdict[float | None, Counter[float]] = defaultdict(Counter)
 
-    def add(self, outcome: CaptionRecord | Failure) -> None:
+    def add(self, outcome: CaptionRecord | Failure, is_retried: bool = False) -> None:
         """Count one outcome."""
+        self._num_retried += is_retried
         if isinstance(outcome, Failure):
             self._failures[outcome.code] += 1
+            self._failure_kinds[outcome.kind.value] += 1
             return
         caption = outcome.caption
         stats = caption.stats
@@ -181,6 +207,7 @@ class SummaryBuilder:
 
     def build(self, elapsed_s: float) -> RunSummary:
         """The summary of what was added; ``elapsed_s`` is the run's wall clock."""
+        sums: dict[str, Any] = {name: self._sums[name] for name in _SUMMED}
         mean_accepted = _ratio(self._sums["accepted_tokens"], self._sums["target_steps"])
         return RunSummary(
             elapsed_s=elapsed_s,
@@ -198,7 +225,7 @@ class SummaryBuilder:
             captioner_wait_share=_ratio(self._waited_s, self._waited_s + self._busy_s),
             plain=summarize_plain(self._compared) if self._compared else None,
             shadow=self._shadow_summary() if self._shadows else None,
-            **{name: self._sums[name] for name in _SUMMED},
+            **sums,
             prefill_s=self._seconds["prefill_s"],
             draft_s=self._seconds["draft_s"],
             verify_s=self._seconds["verify_s"],
@@ -207,6 +234,8 @@ class SummaryBuilder:
             num_repeated_captions=self._repeated.num_repeated,
             repeated_caption_share=self._repeated.share,
             num_captioner_losses=self._num_losses,
+            failures_by_kind=dict(sorted(self._failure_kinds.items())),
+            num_retried=self._num_retried,
         )
 
     def _note_relaxed_share(self, relaxed_share: float) -> None:

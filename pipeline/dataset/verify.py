@@ -37,6 +37,9 @@ class VerifyReport:
     num_videos: int
     num_problems: int
     problems: tuple[str, ...]
+    num_superseded: int = 0
+    """Failure rows after which the clip got a caption or failed again; ``num_failures`` has them
+    too."""
     num_expected_videos: int = field(default=0, compare=False)
     """Videos of the corpus, and of the plans of finished runs, that were looked for."""
 
@@ -87,6 +90,8 @@ def verify(
             problems.extend(_snapshot_problems(layout, snapshot, parts, rows))
         problems.extend(clips.clip_problems())
         problems.extend(clips.video_problems())
+        if dataset is not None and clips.num_superseded:
+            problems.add(f"{clips.num_superseded} failures of {layout.uri} are superseded")
         problems.extend(expected.missing(clips.video_ids()))
         return VerifyReport(
             uri=layout.uri,
@@ -96,6 +101,7 @@ def verify(
             num_videos=clips.num_videos,
             num_problems=problems.num_found,
             problems=problems.told(rows, storage),
+            num_superseded=clips.num_superseded,
             num_expected_videos=expected.num_videos,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.dataset.layout import Layout
+from pipeline.dataset.run_folder import went_to_its_end
 from pipeline.dataset.verify_ids import Buckets, Records, as_numbers, same_as_before
 from pipeline.records import VideoObject
 from pipeline.storage import NotFoundError, Storage
@@ -113,18 +115,23 @@ _ID_TYPES = [("high", "u8"), ("low", "u8")]
 def finished_plans(storage: Storage, layout: Layout) -> dict[str, list[str]]:
     """The parts of the plans of runs that went to their end, by run.
 
-    A run's figures are the last thing that it writes; without them it may still be going on.
+    A run's figures are the last thing that it writes, and say how it ended; without them it may
+    still be going on.
     """
     folder = f"{layout.runs_uri}/"
     plans: defaultdict[str, list[str]] = defaultdict(list)
-    finished: set[str] = set()
+    ended: dict[str, str] = {}
     try:
         for item in storage.list(folder):
             run_id, _, name = item.uri.removeprefix(folder).partition("/")
             if name == "metrics.json":
-                finished.add(run_id)
+                ended[run_id] = item.uri
             elif name.startswith("plan/part-") and name.endswith(".parquet"):
                 plans[run_id].append(item.uri)
     except NotFoundError:
         return {}  # a local data set without a run
-    return {run_id: uris for run_id, uris in plans.items() if run_id in finished}
+    return {
+        run_id: uris
+        for run_id, uris in plans.items()
+        if run_id in ended and went_to_its_end(json.loads(storage.read_bytes(ended[run_id])))
+    }

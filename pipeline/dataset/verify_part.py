@@ -21,13 +21,13 @@ from pipeline.storage import Storage
 NO_VALUE = -1
 """Stands for null in ``clip_index`` and ``num_clips``: such a row is of a whole video."""
 
-_COLUMNS = ("video_id", "clip_id", "clip_index", "num_clips", "config_digest")
+_COLUMNS = ("video_id", "clip_id", "clip_index", "num_clips", "attempt", "config_digest")
 _ROWS_PER_BATCH = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class PartScan:
-    """What the checks across parts need of a part, 40 bytes a row, and its own problems."""
+    """What the checks across parts need of a part, 44 bytes a row, and its own problems."""
 
     table: Table
     uri: str
@@ -36,6 +36,7 @@ class PartScan:
     video_ids: npt.NDArray[np.uint64]
     clip_index: npt.NDArray[np.int32]
     num_clips: npt.NDArray[np.int32]
+    attempt: npt.NDArray[np.int32]
     problems: tuple[RowProblem, ...]
     """Their rows are counted from the part's first."""
 
@@ -64,12 +65,13 @@ def scan_part(storage: Storage, table: Table, uri: str, digest: str) -> PartScan
                         as_numbers(batch.column("video_id")),
                         _numbers(batch.column("clip_index")),
                         _numbers(batch.column("num_clips")),
+                        _numbers(batch.column("attempt")),
                     )
                 )
                 first += batch.num_rows
     no_ids, no_numbers = np.empty((0, 2), np.uint64), np.empty(0, np.int32)
-    columns = zip((no_ids, no_ids, no_numbers, no_numbers), *chunks)
-    clip_ids, video_ids, clip_index, num_clips = map(np.concatenate, columns)
+    columns = zip((no_ids, no_ids, no_numbers, no_numbers, no_numbers), *chunks)
+    clip_ids, video_ids, clip_index, num_clips, attempt = map(np.concatenate, columns)
     return PartScan(
         table,
         uri,
@@ -78,6 +80,7 @@ def scan_part(storage: Storage, table: Table, uri: str, digest: str) -> PartScan
         video_ids,
         clip_index,
         num_clips,
+        attempt,
         tuple(problems),
     )
 

@@ -14,6 +14,7 @@ from pipeline.decoding.clip_share import Purpose, hash64, is_chosen
 from pipeline.decoding.facts import FactExtractor
 from pipeline.decoding.fidelity import FidelityReport
 from pipeline.decoding.inflight import InFlightBatch
+from pipeline.decoding.kv_budget import PromptTooLongError
 from pipeline.decoding.length_policy import NO_DRAFTS
 from pipeline.decoding.method import DecodingMethod
 from pipeline.decoding.request import CaptionRequest
@@ -21,6 +22,7 @@ from pipeline.decoding.row import DecodedRow, DecodingJob, StopRule
 from pipeline.decoding.score_choice import ScoreOfRow
 from pipeline.decoding.sessions import DecodingModel, SessionPair
 from pipeline.decoding.task import Answer, Task, compare_with_exact, compare_with_plain
+from pipeline.decoding.text_stream import TextStream
 from pipeline.decoding.waiting import Waiting
 from pipeline.records import Caption, ShadowComparison
 
@@ -134,7 +136,7 @@ class CaptionEngine:
                 yield answer
                 continue
             comparison = compare_with_plain(row, plain[answer.index])
-            yield Answer(answer.index, answer.clip_id, replace(answer.result, plain=comparison))
+            yield replace(answer, result=replace(answer.result, plain=comparison))
 
     def _decode_plainly(self, tasks: Sequence[Task]) -> dict[int, DecodedRow]:
         """Rows by the tasks' index, without those that don't fit the memory."""
@@ -156,7 +158,7 @@ class CaptionEngine:
             else:
                 task.row = row
             if task.row is not None and task.is_done:
-                yield Answer(task.index, task.request.clip_id, self._caption(task, task.row))
+                yield _answer(task.index, job.request, self._caption(task, task.row))
         yield from refused
 
     def _fitting(self, tasks: Iterator[Task], refused: list[Answer]) -> Iterator[Task]:
@@ -165,7 +167,7 @@ class CaptionEngine:
             if refusal is None:
                 yield task
             else:
-                refused.append(Answer(task.index, task.request.clip_id, refusal))
+                refused.append(_answer(task.index, task.request, refusal))
 
     def _own_jobs(self, task: Task) -> list[DecodingJob]:
         """The task's rows; asked for when there is a slot, so the lambda in force is the newest."""
@@ -222,7 +224,8 @@ class CaptionEngine:
 
     def _caption(self, task: Task, row: DecodedRow) -> Caption:
         text = self._decode_text(row.token_ids)
-        decisions = (replace(d, text=self._decode_text([d.token_id])) for d in row.decisions)
+        pieces = TextStream(self._decode_text).pieces(d.token_id for d in row.decisions)
+        decisions = (replace(d, text=piece) for d, piece in zip(row.decisions, pieces))
         return Caption(
             text,
             row.token_ids,
@@ -242,3 +245,7 @@ class CaptionEngine:
         if self._method.budget and kept is not None:
             self._method.budget.observe(task.rung, kept, differs=not comparison.equal)
         return comparison
+
+
+def _answer(index: int, request: CaptionRequest, result: Caption | PromptTooLongError) -> Answer:
+    return Answer(index, request.clip_id, request.frames_digest, result)

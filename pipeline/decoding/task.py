@@ -13,10 +13,15 @@ from pipeline.records import Caption, PlainComparison, ShadowComparison
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of the ``index``-th request of a stream: its caption, or why it has none."""
+    """What became of the ``index``-th request of a stream: its caption, or why it has none.
+
+    ``clip_id`` and ``frames_digest`` are those of the request whose row was decoded: who asked
+    compares them with what the ``index``-th request was.
+    """
 
     index: int
     clip_id: str
+    frames_digest: str
     result: Caption | PromptTooLongError
 
 

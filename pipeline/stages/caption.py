@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 from pipeline.config import PromptConfig, RunConfig
-from pipeline.decoding.calibration import CalibrationError, PairIdentity, load_calibration
 from pipeline.decoding.engine import CaptionEngine
 from pipeline.decoding.kv_budget import PromptTooLongError
 from pipeline.decoding.request import CaptionRequest
+from pipeline.decoding.task import Answer
+from pipeline.failure_kinds import CaptionFailureCode
 from pipeline.models.base import ClipInputError, VideoLM
-from pipeline.models.errors import PairError
 from pipeline.models.loading import load_pair
+from pipeline.models.pair_calibration import check_calibration
 from pipeline.records import (
     Caption,
     CaptionerTiming,
@@ -24,14 +25,28 @@ from pipeline.records import (
     Stage,
     frames_digest,
 )
-from pipeline.stages.attempts import FIRST_ATTEMPT
 
-CLIP_INPUT_CODE = "clip_input"
-PROMPT_TOO_LONG_CODE = "prompt_too_long"
+MAX_UNPREPARED = 3
+"""So many clips whose preparation raises before one's did not: then it is no clip's fault."""
+
+_OWN_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What a bug raises, in our code or a library's. Memory that is used up, an interrupt and a file
+that can't be read are nothing of one clip's."""
+
+
+_LOG = logging.getLogger(__name__)
 
 
 class IdentityError(RuntimeError):
-    """The frames that reached the model are not those that were decoded: a bug, or bad memory."""
+    """Frames or a caption are not those of the clip that they came with: a bug, or bad memory."""
 
 
 class CaptionStage:
@@ -55,6 +70,8 @@ class CaptionStage:
             config.output.token_sample_share,
         )
         self._clock = clock
+        self._num_unprepared = 0
+        self._has_prepared = False
         self._idle_since_s = clock()
 
     @classmethod
@@ -65,8 +82,7 @@ class CaptionStage:
     @classmethod
     def of_pair(cls, config: RunConfig, target: VideoLM, draft: VideoLM | None) -> CaptionStage:
         """A stage of loaded models. Raises PairError if the calibration is not theirs."""
-        if config.speculation.method.is_loose:
-            _check_calibration(config.speculation.calibration, target, draft)
+        check_calibration(config.speculation, target, draft)
         return cls(config, target, draft)
 
     def __call__(self, clips: Sequence[DecodedClip]) -> list[Outcome | CaptionerTiming]:
@@ -74,7 +90,9 @@ class CaptionStage:
 
         The clips decode in flight, so more of them than decode together are welcome; pixels are
         prepared when there is a slot for them. Outcomes are in the clips' order, after those of
-        clips that can't be captioned. Raises IdentityError.
+        clips that can't be captioned. Raises IdentityError if a clip's frames are not those that
+        were decoded, or an answer is of another clip than it was asked for; and what preparing
+        raises, if that is nothing of one clip's.
         """
         if not clips:
             return []
@@ -85,9 +103,10 @@ class CaptionStage:
         taken: list[DecodedClip] = []
         captions: dict[int, Caption] = {}
         for answer in self._engine.caption_stream(self._requests(clips, taken, failures)):
+            _assert_answers(answer, taken[answer.index])
             if isinstance(answer.result, PromptTooLongError):
-                clip = taken[answer.index]
-                failures.append(_failure(clip, PROMPT_TOO_LONG_CODE, str(answer.result)))
+                code = CaptionFailureCode.PROMPT_TOO_LONG
+                failures.append(_failure(taken[answer.index], code, str(answer.result)))
             else:
                 captions[answer.index] = answer.result
         records = [_record(taken[index], captions[index]) for index in sorted(captions)]
@@ -108,8 +127,17 @@ class CaptionStage:
             try:
                 request = self._request(clip)
             except ClipInputError as error:
-                failures.append(_failure(clip, CLIP_INPUT_CODE, str(error)))
+                failures.append(_failure(clip, CaptionFailureCode.CLIP_INPUT, str(error)))
                 continue
+            except _OWN_ERRORS as error:
+                self._num_unprepared += 1
+                if not self._has_prepared and self._num_unprepared >= MAX_UNPREPARED:
+                    raise
+                _LOG.exception("clip %s can't be prepared", clip.clip_id)
+                message = f"{type(error).__name__}: {error}"
+                failures.append(_failure(clip, CaptionFailureCode.PREPARE_FAILED, message))
+                continue
+            self._has_prepared = True
             taken.append(clip)
             yield request
 
@@ -118,22 +146,8 @@ class CaptionStage:
             clip_id=clip.clip_id,
             target=self._target.prepare(clip, self._prompt),
             draft=self._draft.prepare(clip, self._prompt) if self._draft else None,
+            frames_digest=clip.frames_digest,
         )
-
-
-def _check_calibration(path: str | None, target: VideoLM, draft: VideoLM | None) -> None:
-    if path is None:
-        return
-    calibration, _ = load_calibration(Path(path))
-    pair = PairIdentity(
-        target_revision=target.revision,
-        draft_revision=draft.revision if draft else None,
-        vocab_size=target.vocab_size,
-    )
-    try:
-        calibration.check_pair(pair)
-    except CalibrationError as error:
-        raise PairError(f"{path}: {error}") from error
 
 
 def _assert_identity(clip: DecodedClip) -> None:
@@ -145,6 +159,16 @@ def _assert_identity(clip: DecodedClip) -> None:
         )
 
 
+def _assert_answers(answer: Answer, clip: DecodedClip) -> None:
+    asked = clip.clip_id, clip.frames_digest
+    answered = answer.clip_id, answer.frames_digest
+    if answered != asked:
+        raise IdentityError(
+            f"{clip.spec.video.uri} clip {clip.spec.clip_index}: the answer for clip {asked[0]} "
+            f"(frames {asked[1]}) is that for clip {answered[0]} (frames {answered[1]})"
+        )
+
+
 def _record(clip: DecodedClip, caption: Caption) -> CaptionRecord:
     return CaptionRecord(
         spec=clip.spec,
@@ -153,9 +177,9 @@ def _record(clip: DecodedClip, caption: Caption) -> CaptionRecord:
         frame_times_s=tuple(clip.timestamps_s.tolist()),
         caption=caption,
         video_decode_s=clip.decode_s,
-        attempt=FIRST_ATTEMPT,
+        attempt=clip.attempt,
     )
 
 
 def _failure(clip: DecodedClip, code: str, message: str) -> Failure:
-    return Failure(clip.spec.video, clip.spec, Stage.CAPTION, code, message, FIRST_ATTEMPT)
+    return Failure(clip.spec.video, clip.spec, Stage.CAPTION, code, message, clip.attempt)

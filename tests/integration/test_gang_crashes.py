@@ -21,6 +21,8 @@ from tests.integration.test_caption_corpus import dataset_folder, rows
 
 NUM_VIDEOS = 24
 PATIENCE_S = 240.0
+DRAIN_S = 30.0
+"""What a job that is asked to stop may take: the nightly manifests give it a little more."""
 LEADING, FOLLOWING = "ray::Rank.caption", "ray::Rank.follow"
 """What a rank's process is called while it is at work on a call."""
 
@@ -147,6 +149,27 @@ def test_node_lost_in_the_middle(standing_cluster, start_gang_job, tmp_path):
     standing_cluster.lose_node(node)
     assert_done(job, tmp_path / "out")
     standing_cluster.assert_nothing_left()
+
+
+def test_job_asked_to_stop_in_the_middle(standing_cluster, start_gang_job, tmp_path):
+    """SIGTERM, as Kubernetes sends it: in time, with all that was captioned; nothing of the gang
+    stays, and the next night does the rest, each clip once."""
+    output = tmp_path / "out"
+    job = start_gang_job()
+    worker_in_the_middle(standing_cluster, LEADING, output, job)
+    job.send_signal(signal.SIGTERM)
+    asked = time.monotonic()
+    _, errors = job.communicate(timeout=60)
+    assert time.monotonic() - asked < DRAIN_S
+    assert job.returncode == 1, errors[-3000:]
+    assert "interrupted; what was committed stays" in errors
+    standing_cluster.assert_nothing_left()
+    before = {row["clip_id"]: row for row in rows(dataset_folder(output), "captions")}
+    assert 0 < len(before) < NUM_VIDEOS
+
+    assert_done(start_gang_job(), output)
+    after = {row["clip_id"]: row for row in rows(dataset_folder(output), "captions")}
+    assert all(after[clip_id] == row for clip_id, row in before.items()), "done again"
 
 
 def test_job_interrupted_in_the_middle(standing_cluster, start_gang_job, tmp_path):

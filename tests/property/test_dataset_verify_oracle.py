@@ -24,6 +24,7 @@ specs = st.builds(
     st.integers(-1, 3),
     st.integers(1, 3),
 )
+attempts = st.integers(1, 3).map(lambda attempt: {"attempt": attempt})
 wrong_values = st.sampled_from(
     [
         {},
@@ -45,6 +46,7 @@ wrong_values = st.sampled_from(
 def rows(draw: st.DrawFn) -> tuple[Table, dict[str, Any]]:
     table = draw(st.sampled_from(list(Table)))
     wrong = draw(wrong_values)
+    wrong |= draw(attempts)
     if table is Table.CAPTIONS:
         return table, caption_of(draw(specs)) | wrong
     whole = draw(st.booleans())

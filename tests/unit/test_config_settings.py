@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel
 
-from pipeline.config import RunConfig, SpeculationMethod
+from pipeline.config import EndpointConfig, RunConfig, SpeculationMethod
 from pipeline.config_errors import ConfigError
 from pipeline.reference_pair.architecture import DESCRIBE_PROMPTS
 from pipeline.reference_pair.frames import VIDEO_CONFIG
@@ -142,7 +142,7 @@ def test_a_uri_without_a_place_is_an_error(flag: str, uri: str) -> None:
 
 def test_every_key_is_described() -> None:
     """Descriptions are the reference documentation, and --help."""
-    sections: list[type[BaseModel]] = [JobOptions, RunConfig]
+    sections: list[type[BaseModel]] = [JobOptions, RunConfig, EndpointConfig]
     for section in sections:
         assert section.__doc__
         for name, field in section.model_fields.items():

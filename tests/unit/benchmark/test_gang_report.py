@@ -12,7 +12,6 @@ from pipeline.benchmark.gang_report import OverheadFigures, markdown, summary_of
 from pipeline.benchmark.gang_results import (
     FROM_PRETRAINED,
     GangResults,
-    GangSetting,
     GangStart,
     MemoryPart,
     MemoryRun,
@@ -25,10 +24,11 @@ from pipeline.benchmark.gang_results import (
     load_results,
     save_part,
 )
+from pipeline.benchmark.raw_parts import PartSetting
 from tests.benchmark_runs import BLUE, clip_run
 
 MIB = 1 << 20
-SETTING = GangSetting("abc", "2026-11-24", "a machine", "python x.py", 1.5, 2.5, "tests ran beside")
+SETTING = PartSetting("abc", "2026-11-24", "a machine", "python x.py", 1.5, 2.5, "tests ran beside")
 USE = MemoryUse(
     before=Rss(400 * MIB, 300 * MIB, 0),
     peak=1900 * MIB,
@@ -182,8 +182,11 @@ def test_the_summary_keeps_the_other_keys(tmp_path):
 
 
 def test_the_command_is_told_without_the_note():
-    setting = GangSetting.now(
-        ["--parts", "start", "--note", "a b", "--scratch", "/x", "--clips", "4"], 1.0, "a b"
+    setting = PartSetting.now(
+        "benchmark_gang.py",
+        ["--parts", "start", "--note", "a b", "--scratch", "/x", "--clips", "4"],
+        1.0,
+        "a b",
     )
     assert setting.command == "python jobs/benchmark_gang.py --parts start --clips 4"
     assert setting.note == "a b"

@@ -92,7 +92,13 @@ def test_a_plan_is_read_back_as_it_was_planned(
         (tmp_path / "out" / LABELS.config_digest / "runs/night/plan.json").read_text()
     )
     assert whole["num_parts"] == 1
-    assert whole["num_by_reason"] == {"new": 5, "changed": 0, "unfinished": 0, "reconfigured": 0}
+    assert whole["num_by_reason"] == {
+        "new": 5,
+        "changed": 0,
+        "unfinished": 0,
+        "reconfigured": 0,
+        "retried": 0,
+    }
 
 
 def test_a_plan_that_breaks_off_says_so(

@@ -245,7 +245,13 @@ def test_a_dry_run_prices_what_is_left(
     assert job(caption_all, "--dry-run", "--no-preflight", *run) == 0
     *lines, last = capsys.readouterr().out.splitlines()
     forecast = json.loads(last)
-    assert forecast["num_by_reason"] == {"new": 1, "changed": 0, "unfinished": 0, "reconfigured": 0}
+    assert forecast["num_by_reason"] == {
+        "new": 1,
+        "changed": 0,
+        "unfinished": 0,
+        "reconfigured": 0,
+        "retried": 0,
+    }
     assert (forecast["num_videos"], forecast["num_done"], forecast["num_deleted"]) == (1, 3, 0)
     assert forecast["expected_failures"] == {str(tmp_path / "in/3.mp4"): "not_a_video"}
     assert forecast["expected_hours"] == pytest.approx(10 / 3600)  # one clip at 3 in 30 s

@@ -15,6 +15,8 @@ from pipeline.config import (
     RunConfig,
     SpeculationConfig,
 )
+from pipeline.decoding.engine import CaptionEngine
+from pipeline.failure_kinds import FailureKind
 from pipeline.models.base import ClipInputError
 from pipeline.models.scripted import Script, ScriptedVideoLM
 from pipeline.records import CaptionerTiming, CaptionRecord, Failure, Stage
@@ -114,6 +116,77 @@ def test_frames_that_are_not_those_decoded_stop_the_run(changed):
         stage()([CLIPS[0], swapped])
 
 
+@pytest.fixture
+def swapping(monkeypatch):
+    """An engine that hands two clips each other's answers, as a mix-up of slots would."""
+
+    def caption_stream(engine, requests):
+        first, second, *rest = honest(engine, requests)
+        swapped = replace(first, index=second.index), replace(second, index=first.index)
+        yield from (*swapped, *rest)
+
+    honest = CaptionEngine.caption_stream
+    monkeypatch.setattr(CaptionEngine, "caption_stream", caption_stream)
+
+
+@pytest.mark.usefixtures("swapping")
+def test_captions_of_each_others_clips_stop_the_run():
+    """The worst that batching can do, as nothing looks wrong: both clips are named."""
+    with pytest.raises(IdentityError) as raised:
+        stage()(CLIPS)
+    named = [clip.clip_id in str(raised.value) for clip in CLIPS]
+    assert named.count(True) == 2
+    digests = [clip.frames_digest in str(raised.value) for clip in CLIPS]
+    assert digests == named
+
+
+@pytest.mark.usefixtures("swapping")
+def test_captions_of_each_others_clips_are_found_where_they_are_compared_with_plain_ones():
+    with pytest.raises(IdentityError):
+        stage(plain_share=1.0)(CLIPS)
+
+
+@pytest.mark.usefixtures("swapping")
+def test_two_decodings_of_one_clip_are_told_apart_by_their_frames():
+    """Not only the id: frames of one clip that were decoded twice, differently."""
+    again = decoded_clip(CLIPS[0].spec, num_frames=1, seed=99)
+    assert again.clip_id == CLIPS[0].clip_id
+    with pytest.raises(IdentityError, match="is that for clip"):
+        stage()([CLIPS[0], again])
+
+
+class RaisingVideoLM(ScriptedVideoLM):
+    """Has a bug that clips of some lengths find."""
+
+    def __init__(self, *num_frames):
+        super().__init__(Script())
+        self.num_frames = num_frames
+
+    def prepare(self, clip, prompt):
+        if len(clip.frames) in self.num_frames:
+            raise KeyError("no such grid")
+        return super().prepare(clip, prompt)
+
+
+def test_a_clip_that_finds_a_bug_in_its_preparation_fails_alone():
+    """One such clip must not end each night that meets it."""
+    failure, *records, _ = stage(RaisingVideoLM(1))(CLIPS)
+    assert (failure.code, failure.kind) == ("prepare_failed", FailureKind.OURS)
+    assert failure.clip_id == CLIPS[0].clip_id
+    assert failure.message == "KeyError: 'no such grid'"
+    assert [record.clip_id for record in records] == [clip.clip_id for clip in CLIPS[1:]]
+
+
+def test_a_bug_that_every_clip_finds_stops_the_run():
+    """A row for each would mark a corpus as failed for a line of code; and only at the start,
+    where nothing says that the code works at all."""
+    with pytest.raises(KeyError):
+        stage(RaisingVideoLM(1, 2, 3))(CLIPS)
+    later = stage(RaisingVideoLM(1, 2, 3))
+    later([CLIPS[3]])
+    assert [outcome.code for outcome in later(CLIPS[:3])[:3]] == ["prepare_failed"] * 3
+
+
 def test_no_clips_are_no_call():
     assert stage()([]) == []
 
@@ -144,9 +217,9 @@ def test_without_comparison_there_is_none():
 
 
 def test_a_token_sample_says_why_each_token_is_there():
-    """With the text of each token alone, for people; other captions carry none of it."""
+    """With what each adds to the text, for people; other captions carry none of it."""
     for record in stage(token_sample_share=1.0)(CLIPS)[:-1]:
         caption = record.caption
         assert tuple(d.token_id for d in caption.decisions) == caption.token_ids
-        assert " ".join(d.text for d in caption.decisions if d.text) == caption.text
+        assert "".join(d.text for d in caption.decisions) == caption.text
     assert all(record.caption.decisions == () for record in stage()(CLIPS)[:-1])

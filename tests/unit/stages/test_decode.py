@@ -101,6 +101,7 @@ def test_a_file_that_is_gone_is_one_failure(stage, video_path):
     video_path.unlink()
     (failure,) = stage(PlannedVideo(video))
     assert (failure.code, failure.stage, failure.spec) == ("not_found", Stage.READ, None)
+    assert failure.attempt == 3, "it was not looked for again"
 
 
 def test_a_bad_clip_fails_alone(stage, video_path):

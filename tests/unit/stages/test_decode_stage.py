@@ -6,6 +6,7 @@ from make_records import INFO
 from s3_server import Answer, S3Bucket
 
 from pipeline.config import (
+    FailureBudget,
     FrameSamplingConfig,
     FrameSizeConfig,
     InputConfig,
@@ -21,6 +22,7 @@ from pipeline.config import (
 from pipeline.dataset.catalog import PlannedVideo
 from pipeline.records import ClipSpec, DecodedClip, Failure, Stage, VideoObject
 from pipeline.stages import decode as decode_module
+from pipeline.stages.attempts import TransientRetries
 from pipeline.stages.decode import DecodeStage
 from pipeline.storage import CredentialsError, StorageError, TransientStorageError, storage_for
 from pipeline.video.decode import DecodedFrames
@@ -57,8 +59,13 @@ def video(s3_bucket: S3Bucket, video_bytes: bytes) -> VideoObject:
     return storage.stat(uri)
 
 
-def outcomes_of(s3_bucket: S3Bucket, video: VideoObject) -> list[DecodedClip | Failure]:
-    with DecodeStage(run_config(s3_bucket.config)) as stage:
+def outcomes_of(
+    s3_bucket: S3Bucket, video: VideoObject, max_attempts: int = 1
+) -> list[DecodedClip | Failure]:
+    """Without the pauses between attempts."""
+    config = run_config(s3_bucket.config)
+    retries = TransientRetries(FailureBudget(max_attempts=max_attempts), lambda pause_s: None)
+    with DecodeStage(config, retries) as stage:
         return list(stage(PlannedVideo(video)))
 
 
@@ -80,6 +87,33 @@ def test_what_is_wrong_with_one_object_is_a_failure(
         (failure,) = outcomes_of(s3_bucket, changed)
         assert isinstance(failure, Failure)
         assert (failure.code, failure.stage, failure.video) == (code, Stage.READ, changed)
+
+
+@pytest.mark.parametrize(("num_refusals", "attempt"), [(0, 1), (1, 2), (2, 3)])
+def test_a_transient_failure_is_tried_again(
+    s3_bucket: S3Bucket, video: VideoObject, num_refusals: int, attempt: int
+) -> None:
+    """A permission that comes a second later, say; the row says how many attempts it took."""
+    s3_bucket.server.fail_next("HEAD", *[Answer.DENIED] * num_refusals)
+    (clip,) = outcomes_of(s3_bucket, video, max_attempts=3)
+    assert isinstance(clip, DecodedClip)
+    assert clip.attempt == attempt
+
+
+def test_attempts_end(s3_bucket: S3Bucket, video: VideoObject) -> None:
+    gone = VideoObject(f"{video.uri}.gone.mp4", "e", 1)
+    (failure,) = outcomes_of(s3_bucket, gone, max_attempts=3)
+    assert isinstance(failure, Failure)
+    assert (failure.code, failure.kind, failure.attempt) == ("not_found", "transient", 3)
+
+
+def test_poison_is_opened_once(s3_bucket: S3Bucket) -> None:
+    uri = s3_bucket.uri("text.mp4")
+    storage = storage_for(uri, s3_bucket.config)
+    storage.put(uri, b"not a video" * 100)
+    (failure,) = outcomes_of(s3_bucket, storage.stat(uri), max_attempts=3)
+    assert isinstance(failure, Failure)
+    assert (failure.code, failure.kind, failure.attempt) == ("not_a_video", "poison", 1)
 
 
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
