@@ -11,9 +11,10 @@ import logging
 import os
 import signal
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
 import ray
@@ -27,27 +28,30 @@ from ray.util.scheduling_strategies import (
 
 from actors.errors import GangError, WorkerError
 from actors.rank import Rank, RankPlace, RankStart
-from pipeline.config import RunConfig
+from pipeline.config import CaptioningConfig, RunConfig
 from pipeline.gang.link import LinkError
 from pipeline.gang.state import RankDivergenceError
 from pipeline.gang.world import Meeting
 from pipeline.models.errors import ModelLoadError, PairError
 
 _LOG = logging.getLogger(__name__)
-_HEALTH = "health"
-_MISSED_HEARTBEATS = 10
-_ENDING_S = 10.0
+HEALTH = "health"
+"""Concurrency group of what a rank answers while it works."""
+ENDING_S = 10.0
 """For the other ranks to return once rank 0 has, and for a kill on another node, s."""
+_MISSED_HEARTBEATS = 10
+
+ConfigT = TypeVar("ConfigT", bound=CaptioningConfig)
 
 
-class Gang:
+class StartedGang(ABC, Generic[ConfigT]):
     """Ranks that hold one target together. ``close`` it; it is started when it is made.
 
     Raises WorkerError if there is no place for it, ModelLoadError or PairError if a rank can't load
     its models, GangError if a rank is lost while it starts.
     """
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: ConfigT) -> None:
         self._settings = config.cluster.gang
         self._ranks: list[ActorHandle[Any]] = []
         self._places: list[RankPlace] = []
@@ -58,14 +62,6 @@ class Gang:
             self.close()
             raise
 
-    def caption(self, clips: pa.Table) -> pa.Table:
-        """Outcomes of a table of clips. Raises GangError, and what captioning raises."""
-        shared = ray.put(clips)  # each node fetches it once, its ranks read it there
-        leader, *others = self._ranks
-        calls = [leader.caption.remote(shared), *(rank.follow.remote(shared) for rank in others)]
-        outcomes: pa.Table = self._watch(calls)[0]
-        return outcomes
-
     def close(self) -> None:
         """End all ranks and give their place back; a stopped process too, which no call reaches."""
         _kill(self._places)
@@ -75,9 +71,13 @@ class Gang:
         remove_placement_group(self._group)
         self._ranks, self._places = [], []
 
-    def _start(self, config: RunConfig) -> list[RankStart]:
+    @abstractmethod
+    def _actor(self, config: ConfigT) -> Any:
+        """The actor class of a rank; ``ping`` is in a concurrency group HEALTH."""
+
+    def _start(self, config: ConfigT) -> list[RankStart]:
         size = config.models.tensor_parallel_size
-        actor = ray.remote(concurrency_groups={_HEALTH: 1})(Rank)
+        actor = self._actor(config)
         cpus, gpus = _of_a_rank(config)
         self._ranks = [
             actor.options(
@@ -140,7 +140,7 @@ class Gang:
         """After an error on rank 0: the others return at once if all is well with them."""
         done = waiting
         if waiting:
-            done, _ = ray.wait(waiting, num_returns=len(waiting), timeout=_ENDING_S)
+            done, _ = ray.wait(waiting, num_returns=len(waiting), timeout=ENDING_S)
         if len(done) < len(waiting) or any(_error_of(call) is not None for call in done):
             raise GangError(
                 f"rank 0 failed ({type(own_error).__name__}: {own_error}) and another rank is dead "
@@ -149,7 +149,7 @@ class Gang:
 
     def _check_heartbeats(self) -> None:
         patience_s = _MISSED_HEARTBEATS * self._settings.heartbeat_s
-        pings = [rank.ping.options(concurrency_group=_HEALTH).remote() for rank in self._ranks]
+        pings = [rank.ping.options(concurrency_group=HEALTH).remote() for rank in self._ranks]
         _, silent = ray.wait(pings, num_returns=len(pings), timeout=patience_s)
         for rank, ping in enumerate(pings):
             if ping in silent:
@@ -162,7 +162,22 @@ class Gang:
         return GangError(f"rank {rank} of {len(self._ranks)} on {host} is lost: {why}")
 
 
-def _reserve(config: RunConfig) -> PlacementGroup:
+class Gang(StartedGang[RunConfig]):
+    """A gang that captions a job's clips."""
+
+    def caption(self, clips: pa.Table) -> pa.Table:
+        """Outcomes of a table of clips. Raises GangError, and what captioning raises."""
+        shared = ray.put(clips)  # each node fetches it once, its ranks read it there
+        leader, *others = self._ranks
+        calls = [leader.caption.remote(shared), *(rank.follow.remote(shared) for rank in others)]
+        outcomes: pa.Table = self._watch(calls)[0]
+        return outcomes
+
+    def _actor(self, config: RunConfig) -> Any:
+        return ray.remote(concurrency_groups={HEALTH: 1})(Rank)
+
+
+def _reserve(config: CaptioningConfig) -> PlacementGroup:
     """Room for all ranks. Raises WorkerError that says what was asked for and what there is."""
     settings = config.cluster.gang
     cpus, gpus = _of_a_rank(config)
@@ -184,7 +199,7 @@ def _reserve(config: RunConfig) -> PlacementGroup:
     return group
 
 
-def _of_a_rank(config: RunConfig) -> tuple[float, float]:
+def _of_a_rank(config: CaptioningConfig) -> tuple[float, float]:
     """CPUs and GPUs of one rank."""
     size = config.models.tensor_parallel_size
     return config.cluster.captioner_cpus / size, config.cluster.captioner_gpus / size
@@ -220,7 +235,7 @@ def _kill(places: Sequence[RankPlace]) -> None:
         )
         kills.append(kill.remote([place.pid for place in places if place.node_id == node_id]))
     if kills:  # one that fails or takes too long: with its node, the processes are gone or lost
-        ray.wait(kills, num_returns=len(kills), timeout=_ENDING_S)
+        ray.wait(kills, num_returns=len(kills), timeout=ENDING_S)
 
 
 def _send_sigkill(pids: Sequence[int]) -> None:

@@ -6,21 +6,26 @@ import os
 import secrets
 import socket
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import pyarrow as pa
 import ray
 
 from actors import wire
-from pipeline.config import RunConfig
+from pipeline.config import CaptioningConfig, RunConfig
 from pipeline.gang.link import FollowerLink, LeaderLink, LinkAddress
 from pipeline.gang.world import Meeting
 
 if TYPE_CHECKING:
-    from pipeline.gang.member import FollowingRank, LeadingRank
+    from pipeline.gang.member import FollowingRank, LeadingRank, RankZero
+    from pipeline.gang.model import RankModel
 
 _SECRET_BYTES = 32
+
+ConfigT = TypeVar("ConfigT", bound=CaptioningConfig)
+ZeroT = TypeVar("ZeroT", bound="RankZero")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +47,22 @@ class RankStart:
     is_video_split: bool
 
 
-class Rank:
-    """A rank. ``ping`` is answered by a thread of its own while the model is at work.
+class StartedRank(ABC, Generic[ConfigT, ZeroT]):
+    """How every rank starts. ``ping`` is answered by a thread of its own while the model works.
 
-    In order: place, (rank 0) listen, start, then caption on rank 0 and follow on the others, with
-    the same clips. Raises what pipeline.gang raises.
+    In order: place, (rank 0) listen, start. Raises what pipeline.gang raises.
     """
 
-    def __init__(self, config: RunConfig, rank: int) -> None:
+    def __init__(self, config: ConfigT, rank: int) -> None:
         self._config = config
         self._rank = rank
         self._link: LeaderLink | None = None
-        self._leading: LeadingRank | None = None
+        self._leading: ZeroT | None = None
         self._following: FollowingRank | None = None
+
+    @abstractmethod
+    def _lead(self, part: RankModel, link: LeaderLink) -> ZeroT:
+        """Be rank 0."""
 
     def place(self) -> RankPlace:
         """Where this process is."""
@@ -70,14 +78,14 @@ class Rank:
 
     def start(self, meeting: Meeting, address: LinkAddress) -> RankStart:
         """Meet the others, load this rank's part (rank 0: and the draft), and use it once."""
-        from pipeline.gang.member import FollowingRank, LeadingRank, load_part  # torch
-        from pipeline.models.warm_up import blank_clip
+        from pipeline.gang.member import FollowingRank, load_part  # torch
+        from pipeline.video.blank_clip import blank_clip
 
         started = time.monotonic()
         part = load_part(self._config, self._rank, meeting)
-        member: LeadingRank | FollowingRank
+        member: ZeroT | FollowingRank
         if self._link is not None:
-            member = self._leading = LeadingRank(self._config, part, self._link)
+            member = self._leading = self._lead(part, self._link)
         else:
             link = FollowerLink(self._rank, address)
             member = self._following = FollowingRank(self._config, part, link)
@@ -90,6 +98,18 @@ class Rank:
             is_video_split=part.encode_video.is_split,
         )
 
+    def ping(self) -> None:
+        """Answer, as long as this process is alive and not stopped."""
+
+
+class Rank(StartedRank[RunConfig, "LeadingRank"]):
+    """A rank of a job's captioner: caption on rank 0 and follow on the others, the same clips."""
+
+    def _lead(self, part: RankModel, link: LeaderLink) -> LeadingRank:
+        from pipeline.gang.member import LeadingRank  # torch
+
+        return LeadingRank(self._config, part, link)
+
     def caption(self, clips: pa.Table) -> pa.Table:
         """Rank 0: outcomes of the clips and the timing of this call."""
         assert self._leading is not None  # ``start`` comes first
@@ -99,6 +119,3 @@ class Rank:
         """The others: do as rank 0 does, until it has ended."""
         assert self._following is not None  # ``start`` comes first
         self._following.follow(list(wire.unpack(clips)))
-
-    def ping(self) -> None:
-        """Answer, as long as this process is alive and not stopped."""

@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -38,14 +36,13 @@ from pipeline.benchmark.nightly_results import (
     MutationRun,
     MutationsPart,
     NightlyPart,
-    NightlySetting,
     RerunPart,
     StepUse,
     VerifyPart,
     load_results,
     save_part,
 )
-from pipeline.report.provenance import commit, hardware
+from pipeline.benchmark.raw_parts import PartSetting
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("listing", "rerun", "verify", "mutations")
@@ -169,26 +166,8 @@ def _server(num_objects: int, delay_s: float = 0.0) -> Iterator[str]:
             process.stdin.close()  # it ends with that
 
 
-def _setting(arguments: argparse.Namespace, load_before: float) -> NightlySetting:
-    return NightlySetting(
-        commit=commit(),
-        date=datetime.now(UTC).date().isoformat(),
-        hardware=hardware(),
-        command=shlex.join(["python", "jobs/benchmark_nightly.py", *_shown_arguments()]),
-        load_before=load_before,
-        load_after=os.getloadavg()[0],
-        note=arguments.note,
-    )
-
-
-def _shown_arguments() -> Iterator[str]:
-    """The command's, without the note, which is told beside, and without local folders."""
-    words = iter(sys.argv[1:])
-    for word in words:
-        if word in ("--note", "--scratch"):
-            next(words, None)
-        else:
-            yield word
+def _setting(arguments: argparse.Namespace, load_before: float) -> PartSetting:
+    return PartSetting.now("benchmark_nightly.py", sys.argv[1:], load_before, arguments.note)
 
 
 def _report(raw: Path, output: Path) -> None:

@@ -13,17 +13,14 @@ is captioned, within 30 s. The last line of a run with exit code 0 or 3 is the s
 from __future__ import annotations
 
 import json
-import logging
-import os
 import signal
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
-from actors.errors import WorkerError
+from actors.errors import ClusterError, WorkerError
 from pipeline.config import RunConfig
 from pipeline.config_digest import config_digest, mask_secrets
 from pipeline.config_errors import ConfigError
@@ -45,12 +42,6 @@ from pipeline.storage import StorageError
 EXIT_DONE, EXIT_FAILED, EXIT_CONFIG, EXIT_OVER_BUDGET = 0, 1, 2, 3
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-CONNECT_TIMEOUT_S = 20.0
-
-
-class ClusterError(Exception):
-    """There is no Ray cluster at the address, or none that answers."""
 
 
 EXPECTED_ERRORS = (
@@ -180,36 +171,15 @@ def _runner(options: JobOptions) -> Runner:
         return caption_locally(config, plan)
 
     def on_ray(config: RunConfig, plan: WrittenPlan) -> Iterator[Outcome | CaptionerTiming]:
+        from actors.connection import connect_to_ray
         from actors.corpus_run import caption_on_ray
+        from actors.telemetry import observed
 
-        _connect_to_ray(options.address)
-        return caption_on_ray(config, plan)
+        connect_to_ray(options.address)
+        _interrupt_on_signals()  # ray.init takes SIGTERM for itself
+        return observed(caption_on_ray(config, plan), config)
 
     return locally if options.runner == "local" else on_ray
-
-
-def _connect_to_ray(address: str | None) -> None:
-    """Connect to a cluster, or start a local one. Raises ClusterError."""
-    import ray
-
-    wanted = address or os.environ.get("RAY_ADDRESS") or "local"
-    try:
-        _knock(wanted)
-        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
-    except ConnectionError as error:
-        raise ClusterError(f"no Ray cluster answers at {wanted}: {error}") from error
-    _interrupt_on_signals()  # ray.init takes SIGTERM for itself
-
-
-def _knock(address: str) -> None:
-    """Raise ConnectionError if nobody listens at ``host:port``: Ray would try on for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        return  # `auto` and `local` name no place
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
-    except OSError as error:  # refused, timed out, no route, an unknown host
-        raise ConnectionError(str(error)) from error
 
 
 def _dry_run(request: RunRequest, options: JobOptions) -> int:

@@ -117,8 +117,8 @@ class ServingConfig(Section):
     num_decoders: int = Field(default=2, ge=1)
     """Killable processes that decode videos of requests."""
     prefix_cache_memory_bytes: int = Field(default=1 << 30, ge=0)
-    """Host memory for read prompts of videos, kept for further questions about them, bytes; 0 keeps
-    none."""
+    """Host memory of each rank for read prompts of videos, kept for further questions about them,
+    bytes; 0 keeps none."""
     video_access: VideoAccessConfig = VideoAccessConfig()
     """Where videos may come from."""
     replicas: ReplicaConfig = ReplicaConfig()

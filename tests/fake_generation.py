@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pipeline.records import DecodedClip, DecodingStats, FinishReason, TokenDecision
@@ -16,6 +16,7 @@ from pipeline.serving.generation import (
     Committed,
     DeadlineError,
     EngineGoneError,
+    Events,
     Finished,
     GenerationRequest,
     QueueFullError,
@@ -71,7 +72,7 @@ class FakeGeneration:
     def status(self) -> ServiceStatus:
         return ServiceStatus(self._is_alive, self._num_running, self._num_waiting, self.num_slots)
 
-    async def generate(self, request: GenerationRequest) -> AsyncIterator[Committed | Finished]:
+    async def generate(self, request: GenerationRequest) -> Events:
         self._check_alive()
         if self._num_waiting >= self.max_waiting and self._num_running >= self.num_slots:
             raise QueueFullError(self.max_waiting, RETRY_AFTER_S)
@@ -99,9 +100,7 @@ class FakeGeneration:
         finally:
             self._num_waiting -= 1
 
-    async def _rounds(
-        self, request: GenerationRequest, deadline_s: float
-    ) -> AsyncIterator[Committed | Finished]:
+    async def _rounds(self, request: GenerationRequest, deadline_s: float) -> Events:
         words = expected_words(request)
         options = request.options
         reason = FinishReason.LENGTH if len(words) > options.max_tokens else FinishReason.STOP

@@ -15,21 +15,30 @@ from typing import Any
 
 import torch
 
-from pipeline.config import RunConfig
+from pipeline.config import CaptioningConfig
 from pipeline.gang.link import FollowerLink, LeaderLink
-from pipeline.gang.member import FollowingRank, LeadingRank, load_part
+from pipeline.gang.member import FollowingRank, LeadingRank, RankZero, load_part
 from pipeline.gang.world import Meeting
 from pipeline.records import DecodedClip
 
 HOST = "127.0.0.1"
 PATIENCE_S = 200.0
 
-OnRankZero = Callable[[LeadingRank, RunConfig, Sequence[DecodedClip]], Any]
-"""Called once, while the others follow; must be importable."""
+OnRankZero = Callable[[Any, Any, Sequence[DecodedClip]], Any]
+"""Called once, with rank 0, the config and the clips, while the others follow; must be
+importable."""
 
 
-def run_gang(config: RunConfig, clips: Sequence[DecodedClip], on_rank_zero: OnRankZero) -> Any:
-    """What ``on_rank_zero`` returns in a gang of config.models.tensor_parallel_size ranks."""
+def run_gang(
+    config: CaptioningConfig,
+    clips: Sequence[DecodedClip],
+    on_rank_zero: OnRankZero,
+    rank_zero: type[RankZero] = LeadingRank,
+) -> Any:
+    """What ``on_rank_zero`` returns in a gang of config.models.tensor_parallel_size ranks.
+
+    All warm up with the first clip; those of a LeadingRank then have all clips, others none.
+    """
     size = config.models.tensor_parallel_size
     spawn = multiprocessing.get_context("spawn")
     with socket.socket() as probe:
@@ -40,11 +49,17 @@ def run_gang(config: RunConfig, clips: Sequence[DecodedClip], on_rank_zero: OnRa
     ranks = [
         spawn.Process(
             target=_lead,
-            args=(config, meeting, clips, on_rank_zero, theirs, [near for near, _ in pipes]),
+            args=(
+                *(config, meeting, clips, on_rank_zero, rank_zero),
+                *(theirs, [near for near, _ in pipes]),
+            ),
         )
     ]
     ranks += [
-        spawn.Process(target=_follow, args=(config, rank, meeting, clips, far))
+        spawn.Process(
+            target=_follow,
+            args=(config, rank, meeting, clips[0], clips if rank_zero is LeadingRank else (), far),
+        )
         for rank, (_, far) in enumerate(pipes, start=1)
     ]
     try:
@@ -70,12 +85,12 @@ def _result(connection: Connection, ranks: Sequence[BaseProcess]) -> Any:
     return connection.recv()
 
 
-def _lead(config, meeting, clips, on_rank_zero, result, followers):
+def _lead(config, meeting, clips, on_rank_zero, rank_zero, result, followers):
     torch.set_num_threads(1)
     link = LeaderLink(HOST, secrets.token_bytes(16))
     for follower in followers:
         follower.send(link.address)
-    rank = LeadingRank(config, load_part(config, 0, meeting), link)
+    rank = rank_zero(config, load_part(config, 0, meeting), link)
     rank.warm_up(clips[0])
     try:
         result.send(on_rank_zero(rank, config, clips))
@@ -83,10 +98,10 @@ def _lead(config, meeting, clips, on_rank_zero, result, followers):
         rank.end_call()
 
 
-def _follow(config, rank, meeting, clips, leader):
+def _follow(config, rank, meeting, first_clip, clips, leader):
     torch.set_num_threads(1)
     address = leader.recv()
     part = load_part(config, rank, meeting)
     following = FollowingRank(config, part, FollowerLink(rank, address))
-    following.warm_up(clips[0])
+    following.warm_up(first_clip)
     following.follow(clips)

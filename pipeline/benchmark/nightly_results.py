@@ -4,26 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-from pydantic import TypeAdapter
-
-
-@dataclass(frozen=True, slots=True)
-class NightlySetting:
-    """What a part was run with, and on what.
-
-    ``load_before`` and ``load_after`` are the machine's load averages over 1 min (this benchmark
-    itself included), ``note`` what else it did.
-    """
-
-    commit: str
-    date: str
-    hardware: str
-    command: str
-    load_before: float
-    load_after: float
-    note: str
+from pipeline.benchmark import raw_parts
+from pipeline.benchmark.raw_parts import PartSetting, load_part
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +89,7 @@ class DriverRun:
 class ListingPart:
     """Listings, ids, and a first run with the run after it."""
 
-    setting: NightlySetting
+    setting: PartSetting
     listings: tuple[ListTime, ...]
     ids: tuple[IdsUse, ...]
     first: DriverRun
@@ -117,7 +100,7 @@ class ListingPart:
 class RerunPart:
     """A run over an unchanged bucket, some times."""
 
-    setting: NightlySetting
+    setting: PartSetting
     runs: tuple[DriverRun, ...]
 
 
@@ -133,7 +116,7 @@ class StepUse:
 class VerifyPart:
     """Proving and compacting a synthetic data set of so many captions."""
 
-    setting: NightlySetting
+    setting: PartSetting
     num_rows: int
     num_bytes: int
     """Of all parts."""
@@ -170,7 +153,7 @@ class MutationRun:
 class MutationsPart:
     """A run over mutated videos."""
 
-    setting: NightlySetting
+    setting: PartSetting
     run: MutationRun
 
 
@@ -187,7 +170,7 @@ class NightlyResults:
     mutations: MutationsPart | None = None
 
     @property
-    def settings(self) -> dict[str, NightlySetting]:
+    def settings(self) -> dict[str, PartSetting]:
         """By part."""
         parts: dict[str, NightlyPart | None] = {
             "listing": self.listing,
@@ -198,33 +181,24 @@ class NightlyResults:
         return {name: part.setting for name, part in parts.items() if part is not None}
 
 
-Part = TypeVar("Part", ListingPart, RerunPart, VerifyPart, MutationsPart)
 _FILES: dict[type[object], str] = {
-    ListingPart: "nightly-listing.json",
-    RerunPart: "nightly-rerun.json",
-    VerifyPart: "nightly-verify.json",
-    MutationsPart: "nightly-mutations.json",
+    ListingPart: "nightly-listing",
+    RerunPart: "nightly-rerun",
+    VerifyPart: "nightly-verify",
+    MutationsPart: "nightly-mutations",
 }
 
 
 def save_part(folder: Path, part: NightlyPart) -> Path:
     """Write ``nightly-<part>.json``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / _FILES[type(part)]
-    path.write_bytes(TypeAdapter(type(part)).dump_json(part) + b"\n")
-    return path
+    return raw_parts.save_part(folder, _FILES[type(part)], part)
 
 
 def load_results(folder: Path) -> NightlyResults:
     """All parts that lie in a folder. Raises pydantic's ValidationError for a broken file."""
     return NightlyResults(
-        listing=_load(folder, ListingPart),
-        rerun=_load(folder, RerunPart),
-        verify=_load(folder, VerifyPart),
-        mutations=_load(folder, MutationsPart),
+        listing=load_part(folder, _FILES[ListingPart], ListingPart),
+        rerun=load_part(folder, _FILES[RerunPart], RerunPart),
+        verify=load_part(folder, _FILES[VerifyPart], VerifyPart),
+        mutations=load_part(folder, _FILES[MutationsPart], MutationsPart),
     )
-
-
-def _load(folder: Path, kind: type[Part]) -> Part | None:
-    path = folder / _FILES[kind]
-    return TypeAdapter(kind).validate_json(path.read_bytes()) if path.exists() else None

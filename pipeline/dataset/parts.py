@@ -15,7 +15,8 @@ from pipeline.dataset.layout import Layout, Table, part_number
 from pipeline.dataset.schema import Row
 from pipeline.storage import NotFoundError, Storage
 
-_WRITER_KEY = b"lvspec.writer"
+WRITER_KEY = b"lvspec.writer"
+"""Of a part's Parquet footer: who wrote it, as ``<run id>/<a number of its own>``."""
 _DONE_COLUMNS = ("video_id", "clip_id", "num_clips")
 _ROWS_PER_BATCH = 4096
 
@@ -26,7 +27,7 @@ def encode_part(table: Table, rows: Sequence[Row], writer: str) -> bytes:
     Two writers never make the same bytes, not even of no rows: that is what lets a writer tell its
     own part from another's. A missing value of a required column is an ArrowInvalid.
     """
-    schema = table.schema.with_metadata({_WRITER_KEY: writer.encode()})
+    schema = table.schema.with_metadata({WRITER_KEY: writer.encode()})
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), sink, compression="zstd")
     return sink.getvalue()
@@ -35,7 +36,7 @@ def encode_part(table: Table, rows: Sequence[Row], writer: str) -> bytes:
 def part_writer(data: bytes) -> str:
     """Who wrote a part."""
     metadata = pq.read_schema(io.BytesIO(data)).metadata or {}
-    return str(metadata.get(_WRITER_KEY, b"unknown"), "utf-8")
+    return str(metadata.get(WRITER_KEY, b"unknown"), "utf-8")
 
 
 @dataclass(frozen=True, slots=True)

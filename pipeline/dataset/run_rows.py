@@ -11,11 +11,10 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from pipeline.dataset.layout import Layout, Table
-from pipeline.dataset.parts import PartList, list_parts
+from pipeline.dataset.parts import WRITER_KEY, PartList, list_parts
 from pipeline.storage import NotFoundError, Storage
 
 _THREADS = 16  # footers that are read at once: small answers, so most of the time is waiting
-_WRITER_KEY = b"lvspec.writer"
 _ROWS_PER_BATCH = 256
 
 
@@ -48,7 +47,7 @@ def newest_run(storage: Storage, layout: Layout) -> str:
 
 
 def run_metrics(storage: Storage, layout: Layout, run_id: str) -> Mapping[str, Any] | None:
-    """What the run's summary was; None of a run that did not go to its end."""
+    """What the run's summary was; None of a run that was killed."""
     text = run_file(storage, layout, run_id, "metrics.json")
     with suppress(ValueError):
         value = json.loads(text)
@@ -71,7 +70,7 @@ def parts_of_run(storage: Storage, layout: Layout, run_id: str) -> PartList:
         def is_ours(number: int) -> bool:
             with storage.open(layout.part_uri(table, number)) as stream:
                 metadata = pq.read_metadata(stream).metadata or {}
-            return metadata.get(_WRITER_KEY, b"").decode().rpartition("/")[0] in ("", run_id)
+            return metadata.get(WRITER_KEY, b"").decode().rpartition("/")[0] in ("", run_id)
 
         with ThreadPoolExecutor(_THREADS) as pool:
             ours = list(pool.map(is_ours, parts.of(table)))

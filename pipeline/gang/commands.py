@@ -1,12 +1,14 @@
 """What rank 0 has the other ranks do: the calls of a DecodeSession (pipeline/decoding/session.py).
 
-Pixels are not in them: every rank has the clip's frames (FrameStore), and its id is enough.
+In a job pixels are not in them: every rank has the clip's frames, and its id is enough. An
+endpoint's clip comes with its question to rank 0 alone, which passes the pixels on.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.decoding.prefix_cache import PrefixCache
 from pipeline.decoding.session import ModelInputs, Taps
 
 
@@ -17,24 +19,44 @@ class SharedInputs(ModelInputs):
     clip_id: str
 
 
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class CarriedInputs(ModelInputs):
+    """Inputs that bring their pixels along: only rank 0 has the clip."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AddPrefixCache:
+    """Keep prefixes, number ``prefixes``, in this ``cache``: it is new, so empty."""
+
+    prefixes: int
+    cache: PrefixCache
+
+
 @dataclass(frozen=True, slots=True)
 class OpenSession:
-    """Open session number ``session`` and close all that are not ``kept``."""
+    """Open session number ``session`` and close all that are not ``kept``.
+
+    ``prefixes`` is the number of its prefix cache, None without one; caches that are not among
+    ``kept_prefixes`` are let go.
+    """
 
     session: int
     kept: tuple[int, ...]
     num_slots: int
     max_length: int
     taps: Taps
+    prefixes: int | None
+    kept_prefixes: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StartPrefill:
-    """``inputs`` come without what the vision tower takes."""
+    """SharedInputs come without what the vision tower takes, CarriedInputs only if the ranks have
+    read the video before."""
 
     session: int
     slot: int
-    inputs: SharedInputs
+    inputs: SharedInputs | CarriedInputs
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
+from typing import Any
 
 import torch
 
 from pipeline.config import PromptConfig
 from pipeline.decoding.prefix_cache import PrefixCache
 from pipeline.decoding.session import NO_TAPS, ModelInputs, Taps
-from pipeline.gang.commands import SharedInputs
+from pipeline.gang.commands import CarriedInputs, SharedInputs
 from pipeline.gang.sessions import Leader, LeaderSession
 from pipeline.gang.video import GangVideoEncoder
 from pipeline.gang.world import World
@@ -28,11 +29,15 @@ class RankModel:
         self.encode_video = GangVideoEncoder(model, world)
 
     def open_session(
-        self, num_slots: int, max_length: int, taps: Taps = NO_TAPS
+        self,
+        num_slots: int,
+        max_length: int,
+        taps: Taps = NO_TAPS,
+        prefixes: PrefixCache | None = None,
     ) -> TransformersSession:
         """This rank's part of a session: the cache of its heads."""
         language_model = LanguageModel(self.model.stack, self.encode_video)
-        return TransformersSession(language_model, num_slots, max_length, taps)
+        return TransformersSession(language_model, num_slots, max_length, taps, prefixes)
 
 
 class ShardedVideoLM:
@@ -90,14 +95,13 @@ class ShardedVideoLM:
         """Text of generated ids."""
         return self._model.decode_text(token_ids)
 
-    def prepare(self, clip: DecodedClip, prompt: PromptConfig) -> SharedInputs:
+    def prepare(self, clip: DecodedClip, prompt: PromptConfig) -> ModelInputs:
         """The clip and the prompt as the model takes them; the other ranks must have the clip."""
         return self.converse(clip, turns_of(prompt))
 
-    def converse(self, clip: DecodedClip | None, turns: Sequence[Turn]) -> SharedInputs:
+    def converse(self, clip: DecodedClip | None, turns: Sequence[Turn]) -> ModelInputs:
         """A conversation as the model takes it; the other ranks must have the clip."""
-        inputs = self._model.converse(clip, turns)
-        values = {field.name: getattr(inputs, field.name) for field in fields(ModelInputs)}
+        values = _values(self._model.converse(clip, turns))
         return SharedInputs(**values, clip_id=clip.clip_id if clip is not None else "")
 
     def open_session(
@@ -107,6 +111,17 @@ class ShardedVideoLM:
         taps: Taps = NO_TAPS,
         prefixes: PrefixCache | None = None,
     ) -> LeaderSession:
-        """Slots on all ranks; these keep no prefixes."""
-        del prefixes
-        return self._leader.open_session(num_slots, max_length, taps)
+        """Slots on all ranks."""
+        return self._leader.open_session(num_slots, max_length, taps, prefixes)
+
+
+class LiveShardedVideoLM(ShardedVideoLM):
+    """The same for an endpoint: the other ranks know a clip by what rank 0 sends of it."""
+
+    def converse(self, clip: DecodedClip | None, turns: Sequence[Turn]) -> ModelInputs:
+        """A conversation as the model takes it, with its pixels."""
+        return CarriedInputs(**_values(self._model.converse(clip, turns)))
+
+
+def _values(inputs: ModelInputs) -> dict[str, Any]:
+    return {field.name: getattr(inputs, field.name) for field in fields(ModelInputs)}

@@ -14,6 +14,7 @@ from itertools import count
 
 import torch
 
+from pipeline.decoding.prefix_cache import PrefixCache, prefix_key
 from pipeline.decoding.session import (
     NO_TAPS,
     DecodeSession,
@@ -24,10 +25,10 @@ from pipeline.decoding.session import (
 )
 from pipeline.gang import commands
 from pipeline.gang.link import FollowerLink, LeaderLink
-from pipeline.gang.state import RankState, check_agreement
+from pipeline.gang.state import RankDivergenceError, RankState, check_agreement
 
-OpenLocal = Callable[[int, int, Taps], DecodeSession]
-"""Opens this rank's part of a session: number of slots, tokens of a slot, taps."""
+OpenLocal = Callable[[int, int, Taps, PrefixCache | None], DecodeSession]
+"""Opens this rank's part of a session: number of slots, tokens of a slot, taps, prefixes."""
 VisionOf = Callable[[str], Mapping[str, torch.Tensor]]
 """What the vision tower takes of the clip of this id."""
 
@@ -44,19 +45,48 @@ class Leader:
         self._timeout_s = timeout_s
         self._numbers = count()
         self._open: weakref.WeakValueDictionary[int, LeaderSession] = weakref.WeakValueDictionary()
+        self._prefix_numbers = count()
+        self._prefixes: weakref.WeakKeyDictionary[PrefixCache, int] = weakref.WeakKeyDictionary()
         self._num_calls = 0
 
-    def open_session(self, num_slots: int, max_length: int, taps: Taps = NO_TAPS) -> LeaderSession:
-        """A session on all ranks. Raises LinkError, and what a session's opening raises."""
+    def open_session(
+        self,
+        num_slots: int,
+        max_length: int,
+        taps: Taps = NO_TAPS,
+        prefixes: PrefixCache | None = None,
+    ) -> LeaderSession:
+        """A session on all ranks, each of which keeps its own heads' part of the ``prefixes``.
+
+        As a part has the same size on all ranks, these keep and let go of the same prefixes.
+        Raises LinkError, ValueError for prefixes that the others have not seen, and what a
+        session's opening raises.
+        """
+        known = None if prefixes is None else self._number_of(prefixes)
         number, kept = next(self._numbers), tuple(self._open)
-        self._link.tell(commands.OpenSession(number, kept, num_slots, max_length, taps))
-        local = self._open_local(num_slots, max_length, taps)
-        self._open[number] = session = LeaderSession(number, local, self._link, self._called)
+        self._link.tell(
+            commands.OpenSession(
+                number, kept, num_slots, max_length, taps, known, tuple(self._prefixes.values())
+            )
+        )
+        local = self._open_local(num_slots, max_length, taps, prefixes)
+        session = LeaderSession(number, local, self._link, self._called, prefixes)
+        self._open[number] = session
         return session
 
     def end_call(self) -> None:
         """The others may return from ``follow``."""
         self._link.tell(commands.EndCall())
+
+    def _number_of(self, prefixes: PrefixCache) -> int:
+        """What the others know this cache by."""
+        if prefixes not in self._prefixes:
+            if prefixes.num_queries:
+                raise ValueError("a gang's prefix cache has to be new when its first session opens")
+            number = next(self._prefix_numbers)
+            self._link.tell(commands.AddPrefixCache(number, prefixes))
+            self._prefixes[prefixes] = number
+        return self._prefixes[prefixes]
 
     def _called(self, session: LeaderSession, logits: torch.Tensor) -> None:
         """Count a call of the model; compare when it is time. Raises RankDivergenceError."""
@@ -76,11 +106,13 @@ class LeaderSession:
         local: DecodeSession,
         link: LeaderLink,
         called: Callable[[LeaderSession, torch.Tensor], None],
+        prefixes: PrefixCache | None = None,
     ) -> None:
         self._number = number
         self._local = local
         self._link = link
         self._called = called
+        self._prefixes = prefixes
 
     @property
     def num_slots(self) -> int:
@@ -105,11 +137,19 @@ class LeaderSession:
         return output
 
     def start_prefill(self, slot: int, inputs: ModelInputs) -> None:
-        """Take a slot and encode the video; ``inputs`` must be of a clip that all ranks have."""
-        if not isinstance(inputs, commands.SharedInputs):
-            raise TypeError("a gang caches prompts of SharedInputs alone: the others need the clip")
-        without_pixels = replace(inputs, vision={})
-        self._link.tell(commands.StartPrefill(self._number, slot, without_pixels))
+        """Take a slot and encode the video, which the other ranks have or are sent.
+
+        Raises TypeError for inputs of neither kind.
+        """
+        if not isinstance(inputs, commands.SharedInputs | commands.CarriedInputs):
+            raise TypeError(
+                "a gang caches prompts of SharedInputs or CarriedInputs alone: the others need the "
+                "clip"
+            )
+        told = inputs
+        if isinstance(inputs, commands.SharedInputs) or _is_known(inputs, self._prefixes):
+            told = replace(inputs, vision={})
+        self._link.tell(commands.StartPrefill(self._number, slot, told))
         self._local.start_prefill(slot, inputs)
 
     def continue_prefill(self, slot: int, max_tokens: int) -> PrefillOutput | None:
@@ -150,6 +190,8 @@ class Follower:
         self._link = link
         self._open_local = open_local
         self._sessions: dict[int, DecodeSession] = {}
+        self._prefixes: dict[int, PrefixCache] = {}
+        self._prefixes_of: dict[int, PrefixCache | None] = {}
         self._num_calls = 0
         self._newest: tuple[DecodeSession, torch.Tensor] | None = None
 
@@ -174,30 +216,59 @@ class Follower:
                 if output is not None:
                     self._called(sessions[number], output)
             case commands.StartPrefill(number, slot, inputs):
-                has_video = inputs.num_visual_tokens > 0
-                vision = vision_of(inputs.clip_id) if has_video else {}
-                sessions[number].start_prefill(slot, replace(inputs, vision=vision))
-            case commands.OpenSession(number, kept, num_slots, max_length, taps):
+                sessions[number].start_prefill(slot, self._seen(number, inputs, vision_of))
+            case commands.AddPrefixCache(number, cache):
+                self._prefixes[number] = cache
+            case commands.OpenSession():
                 self._newest = None
-                self._close_all_but(kept)
-                self._sessions[number] = self._open_local(num_slots, max_length, taps)
+                self._close_all_but(command.kept, command.kept_prefixes)
+                self._open(command)
             case commands.Compare():
                 self._link.answer(self._state())
             case _:
                 raise TypeError(f"no command: {command!r}")
 
+    def _open(self, command: commands.OpenSession) -> None:
+        prefixes = None if command.prefixes is None else self._prefixes[command.prefixes]
+        self._sessions[command.session] = self._open_local(
+            command.num_slots, command.max_length, command.taps, prefixes
+        )
+        self._prefixes_of[command.session] = prefixes
+
+    def _seen(self, session: int, inputs: ModelInputs, vision_of: VisionOf) -> ModelInputs:
+        """The inputs with their pixels, or without those that are not needed.
+
+        Raises RankDivergenceError where rank 0 encodes a video that this rank would not, or the
+        other way round: one of them would wait for ever.
+        """
+        if inputs.num_visual_tokens == 0:
+            return inputs
+        if isinstance(inputs, commands.SharedInputs):
+            return replace(inputs, vision=vision_of(inputs.clip_id))
+        if _is_known(inputs, self._prefixes_of[session]) == bool(inputs.vision):
+            raise RankDivergenceError("this rank and rank 0 have not read the same videos")
+        return inputs
+
     def _called(self, session: DecodeSession, output: ForwardOutput | PrefillOutput) -> None:
         self._num_calls += 1
         self._newest = session, output.logits
 
-    def _close_all_but(self, kept: Iterable[int]) -> None:
+    def _close_all_but(self, kept: Iterable[int], kept_prefixes: Iterable[int]) -> None:
         self._sessions = {n: s for n, s in self._sessions.items() if n in kept}
+        self._prefixes_of = {n: p for n, p in self._prefixes_of.items() if n in kept}
+        self._prefixes = {n: p for n, p in self._prefixes.items() if n in kept_prefixes}
 
     def _state(self) -> RankState:
         if self._newest is None:
             return RankState.of(self._num_calls, [], None)
         session, logits = self._newest
         return RankState.of(self._num_calls, _lengths(session), logits)
+
+
+def _is_known(inputs: ModelInputs, prefixes: PrefixCache | None) -> bool:
+    """Whether the session will read the prompt's prefix from its cache, and so no pixels."""
+    key = None if prefixes is None else prefix_key(inputs)
+    return prefixes is not None and key is not None and key in prefixes
 
 
 def _lengths(session: LeaderSession | DecodeSession) -> list[int]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import cast
 
 from pipeline.metrics.endpoint_metrics import EndpointMetrics
 from pipeline.serving.generation import (
     Committed,
+    Events,
     Finished,
     GenerationRequest,
     GenerationService,
@@ -35,12 +34,12 @@ class MeteredService:
         """Of the draft model, if one proposes tokens."""
         return self._service.draft_model_id
 
-    async def generate(self, request: GenerationRequest) -> AsyncIterator[Committed | Finished]:
+    async def generate(self, request: GenerationRequest) -> Events:
         """Answer a request; closing the iterator cancels it, as in the service behind."""
         observed = self._metrics.request_started()
         is_finished = False
         # The service's iterators can be closed, as its contract says; their type does not.
-        events = cast(AsyncGenerator[Committed | Finished, None], self._service.generate(request))
+        events = self._service.generate(request)
         try:
             async with aclosing(events):
                 async for event in events:

@@ -6,10 +6,10 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from pipeline.serving.conversation import Defaults
-from pipeline.serving.generation import Committed, EngineGoneError, Finished
+from pipeline.serving.generation import Committed, EngineGoneError, Events, Finished
 from pipeline.serving.model_names import ModelNames
 from pipeline.serving.protocol_response import Token, tokens_of
-from pipeline.serving.responder import Events, Responder
+from pipeline.serving.responder import Responder
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Thread
 from typing import Self
@@ -19,9 +18,9 @@ from pipeline.models.loading import load_pair
 from pipeline.models.pair_calibration import check_calibration
 from pipeline.serving.answer import Answer
 from pipeline.serving.generation import (
-    Committed,
     DeadlineError,
     EngineGoneError,
+    Events,
     Finished,
     GenerationOptions,
     GenerationRequest,
@@ -76,8 +75,8 @@ class CaptionService:
         size = config.models.tensor_parallel_size
         if size > 1:
             raise ConfigError(
-                f"models.tensor_parallel_size is {size}, and an endpoint's replica is one process: "
-                "set --tensor-parallel-size 1, or caption by the job"
+                f"models.tensor_parallel_size is {size}, and this is one process: use --runner ray "
+                "(a replica is then a gang of ranks), or set --tensor-parallel-size 1"
             )
         models = config.models.model_copy(update={"draft": config.effective_draft})
         return cls(config, *load_pair(models, config.storage))
@@ -104,7 +103,7 @@ class CaptionService:
         async for _ in self.generate(request):
             pass
 
-    async def generate(self, request: GenerationRequest) -> AsyncIterator[Committed | Finished]:
+    async def generate(self, request: GenerationRequest) -> Events:
         """Answer a request; see GenerationService."""
         started_s = time.monotonic()
         deadline_s = started_s + request.timeout_s

@@ -15,7 +15,7 @@ from fastapi.responses import Response
 from pipeline.serving.access_log import STATE
 from pipeline.serving.answering import Answering, WholeAnswer, whole_answer
 from pipeline.serving.client_gone import while_connected
-from pipeline.serving.generation import Committed, Finished
+from pipeline.serving.generation import Committed, Events, Finished
 from pipeline.serving.protocol import ChatCompletionRequest
 from pipeline.serving.protocol_errors import ANSWERED_ERRORS, ErrorResponse, api_error_of
 from pipeline.serving.protocol_response import (
@@ -30,7 +30,6 @@ from pipeline.serving.protocol_response import (
     Usage,
     tokens_of,
 )
-from pipeline.serving.responder import Events
 from pipeline.serving.sse import DONE, EventStream, event
 
 STREAMED: dict[int | str, dict[str, Any]] = {

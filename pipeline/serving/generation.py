@@ -6,7 +6,7 @@ each round that committed tokens, then one ``Finished``.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -69,6 +69,10 @@ class Finished:
     first_token_s: float
 
 
+Events = AsyncGenerator[Committed | Finished, None]
+"""An answer as it is made; closing it cancels the request."""
+
+
 class QueueFullError(RuntimeError):
     """Too many requests wait; try again in ``retry_after_s``."""
 
@@ -108,7 +112,7 @@ class GenerationService(Protocol):
     def draft_model_id(self) -> str | None:
         """Of the draft model, if one proposes tokens."""
 
-    def generate(self, request: GenerationRequest) -> AsyncIterator[Committed | Finished]:
+    def generate(self, request: GenerationRequest) -> Events:
         """Answer a request; closing the iterator cancels it and frees its slot.
 
         Iterating raises QueueFullError, DeadlineError, EngineGoneError, PromptTooLongError (of

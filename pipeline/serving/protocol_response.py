@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.decoding.quantile import is_filler
 from pipeline.records import TokenDecision
 from pipeline.serving.generation import Committed, Finished
 
@@ -45,7 +46,9 @@ def _token(decision: TokenDecision, relaxed_share: float | None) -> Token:
             "text": decision.text,
             "kind": decision.kind,
             "anchor_rank": rank,
-            "is_anchor": None if rank is None or relaxed_share is None else rank > relaxed_share,
+            "is_anchor": None
+            if rank is None or relaxed_share is None
+            else not is_filler(decision.anchor_score or 0.0, rank, relaxed_share),
         }
     )
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Protocol, cast
+from typing import Protocol
 
 from pipeline.metrics.endpoint_metrics import EndpointMetrics
 from pipeline.records import DecodedClip
 from pipeline.serving.conversation import Question
 from pipeline.serving.generation import (
-    Committed,
     DeadlineError,
     EngineGoneError,
-    Finished,
+    Events,
     GenerationRequest,
     GenerationService,
     QueueFullError,
@@ -26,8 +24,6 @@ from pipeline.video.errors import VideoError
 
 LOADING_RETRY_S = 2.0
 """For a client whose video was not even loaded, as the queue is full: s."""
-
-Events = AsyncGenerator[Committed | Finished, None]
 
 
 class Loader(Protocol):
@@ -78,8 +74,7 @@ class Responder:
             options=question.options,
             timeout_s=max(0.0, deadline_s - asyncio.get_running_loop().time()),
         )
-        # The service's iterators can be closed, as its contract says; their type does not.
-        async with aclosing(cast(Events, self._service.generate(request))) as events:
+        async with aclosing(self._service.generate(request)) as events:
             async for event in events:
                 yield event
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -112,14 +113,24 @@ def source_size_bytes(source: Source) -> int:
         return size
 
 
+_OF_DAMAGE = (errno.EPERM, errno.EIO)
+
+
 @contextmanager
 def reading() -> Iterator[None]:
-    """OSError inside is a VideoError of the reading stage."""
+    """OSError inside is a VideoError of the reading stage, unless FFmpeg means the file's content.
+
+    Of damage FFmpeg says EPERM or EIO (a source's own reads raise their own errors), or it seeks to
+    before the beginning (EINVAL).
+    """
     try:
         yield
     except FileNotFoundError as error:
         raise VideoError(VideoErrorCode.NOT_FOUND, Stage.READ, str(error)) from error
     except OSError as error:
+        is_ffmpegs = isinstance(error, av.error.FFmpegError)
+        if error.errno == errno.EINVAL or (is_ffmpegs and error.errno in _OF_DAMAGE):
+            raise VideoError(VideoErrorCode.CORRUPT, Stage.READ, str(error)) from error
         raise VideoError(VideoErrorCode.READ_FAILED, Stage.READ, str(error)) from error
 
 

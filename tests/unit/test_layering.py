@@ -21,6 +21,11 @@ FORBIDDEN = {
         *("pipeline.video", "pipeline.models", "pipeline.dataset", "pipeline.stages"),
         *("pipeline.benchmark", "pipeline.calibration", "pipeline.gang"),
     },
+    "pipeline/metrics": {"torch", "pipeline.video", "pipeline.dataset", "pipeline.stages"},
+    "pipeline/serving": {
+        *("pipeline.dataset", "pipeline.stages", "pipeline.gang"),
+        *("pipeline.benchmark", "pipeline.calibration"),
+    },
     "pipeline/models": {
         *("pipeline.video", "pipeline.dataset", "pipeline.stages", "pipeline.gang"),
     },

@@ -8,14 +8,14 @@ from pipeline.benchmark.nightly_results import (
     MutationRun,
     MutationsPart,
     NightlyResults,
-    NightlySetting,
     StepUse,
     VerifyPart,
     load_results,
     save_part,
 )
+from pipeline.benchmark.raw_parts import PartSetting
 
-SETTING = NightlySetting("abc", "2026-11-28", "2 cores", "python x", 1.0, 1.5, "")
+SETTING = PartSetting("abc", "2026-11-28", "2 cores", "python x", 1.0, 1.5, "")
 VERIFY = VerifyPart(
     SETTING, 1_000_000, 2_500_000_000, StepUse(10.0, 500_000_000), StepUse(40.0, 900_000_000)
 )

@@ -11,14 +11,6 @@ import socket
 import threading
 
 import pytest
-from media_server import (
-    HOST,
-    Answer,
-    ScriptedResolver,
-    always,
-    media_authority,
-    media_server,
-)
 from video_files import write_video
 
 from pipeline.config import StorageConfig, VideoConfig
@@ -26,6 +18,14 @@ from pipeline.serving import video_fetch
 from pipeline.serving.video_errors import VideoRefusedError, VideoSourceError
 from pipeline.serving.video_loader import VideoLoader, VideoRequest
 from pipeline.serving_config import VideoAccessConfig
+from tests.media_server import (
+    HOST,
+    Answer,
+    ScriptedResolver,
+    always,
+    media_authority,
+    media_server,
+)
 
 __all__ = ["media_authority", "media_server"]
 

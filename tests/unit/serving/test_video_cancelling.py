@@ -9,16 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from media_server import HOST, Answer, media_authority, media_server
 from video_files import indices_of
-from video_loading import (
-    LOOPBACK,
-    file_url,
-    folder,
-    load,
-    loading,
-    local,
-)
 
 from pipeline.records import Stage
 from pipeline.serving.video_errors import VideoFetchError
@@ -26,6 +17,15 @@ from pipeline.serving.video_loader import VideoRequest
 from pipeline.serving_config import VideoAccessConfig
 from pipeline.storage import Opener
 from pipeline.video.errors import VideoError, VideoErrorCode
+from tests.media_server import HOST, Answer, media_authority, media_server
+from tests.video_loading import (
+    LOOPBACK,
+    file_url,
+    folder,
+    load,
+    loading,
+    local,
+)
 
 __all__ = ["folder", "media_authority", "media_server"]
 

@@ -9,13 +9,13 @@ import threading
 import time
 
 import pytest
-from media_server import HOST, Answer, always, media_authority, media_server
 
 from pipeline.serving.held_video import HeldVideo
 from pipeline.serving.video_errors import VideoFetchError, VideoRefusedError, VideoSourceError
 from pipeline.serving.video_fetch import VideoFetcher
 from pipeline.serving.video_url import parse_video_url
 from pipeline.serving_config import VideoAccessConfig
+from tests.media_server import HOST, Answer, always, media_authority, media_server
 
 __all__ = ["media_authority", "media_server"]
 

@@ -6,7 +6,6 @@ from contextlib import suppress
 
 import pytest
 from video_files import indices_of
-from video_loading import CONFIG, error_of, file_url, folder, load_file, local
 
 from pipeline.config import DecodeLimits
 from pipeline.records import Stage
@@ -14,6 +13,7 @@ from pipeline.serving.video_errors import VideoRefusedError
 from pipeline.serving.video_loader import VideoRequest
 from pipeline.video.errors import VideoError, VideoErrorCode
 from pipeline.video.guard import GuardedDecoder
+from tests.video_loading import CONFIG, error_of, file_url, folder, load_file, local
 
 __all__ = ["folder", "load_file"]
 

@@ -1,16 +1,25 @@
 """Real videos through every source, and what a source refuses or does not have."""
 
 import pytest
-from media_server import HOST, Answer, media_authority, media_server
 from s3_server import Answer as S3Answer
 from video_files import indices_of
-from video_loading import LOOPBACK, data_url, error_of, file_url, folder, load, load_file, local
 
 from pipeline.records import ClipSpec
 from pipeline.serving.video_errors import VideoRefusedError
 from pipeline.serving_config import VideoAccessConfig
 from pipeline.storage import StorageError, storage_for
 from pipeline.video.errors import VideoError, VideoErrorCode
+from tests.media_server import HOST, Answer, media_authority, media_server
+from tests.video_loading import (
+    LOOPBACK,
+    data_url,
+    error_of,
+    file_url,
+    folder,
+    load,
+    load_file,
+    local,
+)
 
 __all__ = ["folder", "load_file", "media_authority", "media_server"]
 
