@@ -20,6 +20,7 @@ from pipeline.benchmark.methods import (
 from pipeline.benchmark.report import Measured, Report
 from pipeline.benchmark.runs import load_all, save
 from pipeline.benchmark.sweeps import ablation_methods, exactness_methods, frontier_methods
+from pipeline.benchmark.tuning import CANDIDATES
 from pipeline.config import GenerationConfig, ModelConfig, PromptConfig
 from pipeline.decoding.request import CaptionRequest
 from pipeline.models.loading import load_model
@@ -96,8 +97,10 @@ def test_tuning_finds_a_k_for_each_method_that_has_one():
     methods = [m for m in main_methods(Calibrated()) if m.name in (PLAIN, EXACT, "paper")]
     tuned = contest.tune(methods, clips, clips[:1], 1, {EXACT: 2})
     assert set(tuned) == {EXACT}
-    assert {1, 2, 3} <= set(tuned[EXACT])
-    assert best_ks(tuned)[EXACT] in tuned[EXACT]
+    assert {2, 5, 10} <= set(tuned[EXACT])
+    # Where the best one lies is the clock's to say; that its neighbours are slower was looked at.
+    place = CANDIDATES.index(best_ks(tuned)[EXACT])
+    assert set(CANDIDATES[max(0, place - 1) : place + 2]) <= set(tuned[EXACT])
 
 
 def test_a_part_without_plain_decoding_is_refused():
