@@ -20,11 +20,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.verify_corpus import (
+from jobs.written_dataset import (
     NothingThereError,
     datasets_at,
-    storage_arguments,
-    storage_config,
+    parse_with_storage,
+    print_masked,
 )
 from pipeline.config_digest import mask_secrets
 from pipeline.dataset.card import write_card
@@ -59,14 +59,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _compact(storage: Storage, layout: Layout, target_bytes: int) -> dict[str, Any]:
-    result = compact(storage, layout.uri, target_bytes, _print)
+    result = compact(storage, layout.uri, target_bytes, print_masked)
     told: dict[str, Any] = {"dataset": mask_secrets(layout.uri)}
     if result is None:
-        _print(f"{layout.uri} has no commit yet that can't change any more")
+        print_masked(f"{layout.uri} has no commit yet that can't change any more")
         return told | {"is_new": False, "snapshot": None}
     write_card(storage, layout)
     state = "is now the one to read" if result.is_new else "holds every commit already"
-    _print(f"the snapshot {result.snapshot.name} of {layout.uri} {state}")
+    print_masked(f"the snapshot {result.snapshot.name} of {layout.uri} {state}")
     return told | {"is_new": result.is_new, "snapshot": asdict(result.snapshot)}
 
 
@@ -78,13 +78,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--target-mb", type=_positive, default=TARGET_BYTES >> 20, help="size of a file, MiB"
     )
-    storage_arguments(parser)
-    arguments = parser.parse_args(argv)
-    try:
-        arguments.storage = storage_config(arguments)
-    except ValueError as error:
-        parser.error(mask_secrets(str(error)))
-    return arguments
+    return parse_with_storage(parser, argv)
 
 
 def _positive(text: str) -> int:
@@ -92,10 +86,6 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is not 1 or more")
     return number
-
-
-def _print(line: str) -> None:
-    print(mask_secrets(line), flush=True)
 
 
 def _fail(reason: str, exit_code: int) -> int:

@@ -17,11 +17,11 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from jobs.verify_corpus import (
+from jobs.written_dataset import (
     NothingThereError,
     datasets_at,
-    storage_arguments,
-    storage_config,
+    parse_with_storage,
+    print_masked,
 )
 from pipeline.config_digest import mask_secrets
 from pipeline.dataset.layout import Layout
@@ -49,12 +49,12 @@ def main(argv: Sequence[str]) -> int:
         return _fail(str(error))
     frames = KeyFrames()
     if arguments.key_frames and facts.gallery:
-        _print(f"reading key frames of {len(facts.gallery)} clips")
+        print_masked(f"reading key frames of {len(facts.gallery)} clips")
         frames = read_key_frames(facts.gallery, arguments.key_frames, arguments.storage)
         if frames.stopped:
-            _print(f"some clips have no key frames: {frames.stopped}")
+            print_masked(f"some clips have no key frames: {frames.stopped}")
         if frames.unreadable:
-            _print(f"{len(frames.unreadable)} clips can't be opened again for key frames")
+            print_masked(f"{len(frames.unreadable)} clips can't be opened again for key frames")
     output = arguments.output or layout.run_file_uri(run_id, "report.html")
     page = report_page(facts, frames)
     try:
@@ -99,13 +99,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--key-frames", type=_count, default=4, help="pictures of a clip; 0: open no video"
     )
-    storage_arguments(parser)
-    arguments = parser.parse_args(argv)
-    try:
-        arguments.storage = storage_config(arguments)
-    except ValueError as error:
-        parser.error(mask_secrets(str(error)))
-    return arguments
+    return parse_with_storage(parser, argv)
 
 
 def _count(text: str) -> int:
@@ -113,10 +107,6 @@ def _count(text: str) -> int:
     if number < 0:
         raise argparse.ArgumentTypeError(f"{number} is not 0 or more")
     return number
-
-
-def _print(line: str) -> None:
-    print(mask_secrets(line), flush=True)
 
 
 def _fail(reason: str) -> int:

@@ -26,23 +26,23 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.config import InputConfig, StorageConfig
+from jobs.written_dataset import (
+    NothingThereError,
+    datasets_at,
+    parse_with_storage,
+    print_masked,
+)
+from pipeline.config import InputConfig
 from pipeline.config_digest import mask_secrets
 from pipeline.dataset.catalog import NoVideosError, list_videos
-from pipeline.dataset.layout import Layout
 from pipeline.dataset.manifest import ManifestError
-from pipeline.dataset.parts import list_parts
 from pipeline.dataset.snapshot import dataset_of, read_pointer, snapshot_layout
 from pipeline.dataset.verify import VerifyReport, verify
 from pipeline.progress import format_duration
 from pipeline.report.summary_table import WIDTH_CHARS
-from pipeline.storage import NotFoundError, Storage, StorageError, storage_for
+from pipeline.storage import StorageError, storage_for
 
 EXIT_WHOLE, EXIT_FAILED, EXIT_NOT_WHOLE = 0, 1, 4
-
-
-class NothingThereError(Exception):
-    """Neither a data set nor a folder of some."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -58,50 +58,13 @@ def main(argv: Sequence[str]) -> int:
     elapsed_s = time.monotonic() - started_s
     for report in reports:
         for problem in report.problems:
-            _print(f"problem: {problem}")
+            print_masked(f"problem: {problem}")
         if (untold := report.num_problems - len(report.problems)) > 0:
-            _print(f"{untold} more problems in {report.uri}")
-    _print(_table(reports, elapsed_s))
+            print_masked(f"{untold} more problems in {report.uri}")
+    print_masked(_table(reports, elapsed_s))
     is_whole = all(report.is_whole for report in reports)
     print(json.dumps(_as_json(reports, elapsed_s, is_whole)), flush=True)
     return EXIT_WHOLE if is_whole else EXIT_NOT_WHOLE
-
-
-def storage_arguments(parser: argparse.ArgumentParser) -> None:
-    """How to reach S3; the names are those of the captioning job."""
-    defaults = StorageConfig()
-    parser.add_argument("--endpoint-url", help="URL of an S3-compatible server")
-    parser.add_argument("--storage.region", dest="region", help="default: of the environment")
-    parser.add_argument(
-        "--storage.addressing-style",
-        dest="addressing_style",
-        choices=("auto", "path", "virtual"),
-        default=defaults.addressing_style,
-    )
-
-
-def storage_config(arguments: argparse.Namespace) -> StorageConfig:
-    """What was said of it. Raises ValueError."""
-    return StorageConfig(
-        endpoint_url=arguments.endpoint_url,
-        region=arguments.region,
-        addressing_style=arguments.addressing_style,
-    )
-
-
-def datasets_at(storage: Storage, uri: str) -> list[Layout]:
-    """The data set at a URI, or those right below it. Raises StorageError, NothingThereError."""
-    here = Layout(uri.rstrip("/"))
-    if dataset_of(here.uri) or list_parts(storage, here).last:
-        return [here]
-    try:
-        below = [Layout(folder) for folder in storage.folders(here.uri)]
-    except NotFoundError:
-        below = []
-    found = [layout for layout in below if list_parts(storage, layout).last]
-    if not found:
-        raise NothingThereError(f"no data set in {uri}, and none right below it")
-    return found
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -110,10 +73,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("uri", help="a data set, a snapshot, or the folder of several data sets")
     parser.add_argument("--input", help="folder, s3://bucket/prefix or manifest of the videos")
-    storage_arguments(parser)
-    arguments = parser.parse_args(argv)
+    arguments = parse_with_storage(parser, argv)
     try:
-        arguments.storage = storage_config(arguments)
         arguments.videos = InputConfig(uri=arguments.input) if arguments.input else None
     except ValueError as error:
         parser.error(mask_secrets(str(error)))
@@ -122,7 +83,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def _reports(arguments: argparse.Namespace) -> Iterator[VerifyReport]:
     storage = storage_for(arguments.uri, arguments.storage)
-    prove = partial(verify, storage, print_line=_print)
+    prove = partial(verify, storage, print_line=print_masked)
     for layout in datasets_at(storage, arguments.uri):
         listing = list_videos(arguments.videos, arguments.storage) if arguments.videos else None
         yield prove(layout.uri, listing)
@@ -167,10 +128,6 @@ def _as_json(reports: Sequence[VerifyReport], elapsed_s: float, is_whole: bool) 
             for report in reports
         ],
     }
-
-
-def _print(line: str) -> None:
-    print(mask_secrets(line), flush=True)
 
 
 def _fail(reason: str) -> int:
