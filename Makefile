@@ -35,7 +35,7 @@ demo: $(READY)  ## caption a bucket of sample videos on a local Ray cluster, end
 	$(BIN)/python jobs/demo.py --tensor-parallel-size $(TP)
 
 serve: $(READY)  ## the endpoint on the reference pair at http://127.0.0.1:8000, and a page to try it
-	$(BIN)/python jobs/serve_captions.py --recipe reference
+	$(BIN)/python jobs/serve_captions.py --recipe reference --served-model-name lvspec-reference
 
 # Tests of pages drive a real browser, which no Python package brings.
 browser:

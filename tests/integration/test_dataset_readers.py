@@ -20,6 +20,7 @@ from pipeline.dataset.parts import encode_part
 from pipeline.dataset.snapshot import snapshot_layout
 from pipeline.records import TokenDecision
 from pipeline.storage import storage_for
+from tests.ray_driver import ray_driver
 
 CAUSES = {"anchor": 1, "mismatch": 2}
 HISTOGRAM = [1, 1, 0, 2]
@@ -91,23 +92,24 @@ def test_duckdb(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_ray_data(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import ray
-
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    ray.init(
+    with ray_driver(
         address="local",
         num_cpus=1,
         include_dashboard=False,
         log_to_driver=False,
         logging_level="ERROR",
-    )
-    try:
-        check_captions(ray.data.read_parquet(str(folder / "captions")).take_all())
-        failures = ray.data.read_parquet(str(folder / "failures")).take_all()
-        assert {row["clip_id"] for row in failures} == FAILURES
-    finally:
-        ray.shutdown()
+    ) as driver:
+        check_captions(driver.submit(read_by_ray, folder / "captions").result())
+        failures = driver.submit(read_by_ray, folder / "failures").result()
+    assert {row["clip_id"] for row in failures} == FAILURES
+
+
+def read_by_ray(table: Path) -> list[dict[str, Any]]:
+    import ray.data
+
+    return list(ray.data.read_parquet(str(table)).take_all())
 
 
 @pytest.fixture

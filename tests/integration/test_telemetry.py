@@ -6,6 +6,9 @@ A real Ray, whose agent is scraped over HTTP until what was told has arrived, or
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import ray
@@ -16,10 +19,11 @@ from actors.telemetry import RaySink, observed
 from pipeline.config import RunConfig
 from pipeline.metrics.definitions import METRICS, MetricKind, Workload
 from pipeline.metrics.endpoint_metrics import EndpointMetrics
-from pipeline.records import CaptionerTiming, FinishReason, ShadowComparison
+from pipeline.records import CaptionerTiming, FinishReason, Outcome, ShadowComparison
 from pipeline.serving.generation import Finished, ServiceStatus
 from pipeline.settings import load_run_config
 from tests.make_records import caption_record, clip_spec, failure
+from tests.ray_driver import ray_driver
 
 ARRIVES_WITHIN_S = 60.0
 """A process reports every second here, its agent answers whenever it is asked."""
@@ -53,15 +57,22 @@ class Scrape:
 Read = Callable[[Callable[[Scrape], bool]], Scrape]
 
 
+@dataclass(frozen=True)
+class Node:
+    """A Ray node with one driver, and its agent's port."""
+
+    driver: ProcessPoolExecutor
+    port: int
+
+
 @pytest.fixture(scope="module")
-def read() -> Iterator[Read]:
-    """Scrape the node's agent until what it answers is as wanted; the last answer in any case."""
+def node() -> Iterator[Node]:
     port = free_port()
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("RAY_AUTH_MODE", "disabled")
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
         environment.delenv("RAY_ADDRESS", raising=False)
-        ray.init(
+        with ray_driver(
             address="local",
             num_cpus=1,
             object_store_memory=100 << 20,
@@ -69,20 +80,23 @@ def read() -> Iterator[Read]:
             log_to_driver=False,
             _metrics_export_port=port,
             _system_config={"metrics_report_interval_ms": 1000},
-        )
+        ) as driver:
+            yield Node(driver, port)
 
-        def until(is_wanted: Callable[[Scrape], bool]) -> Scrape:
-            deadline = time.monotonic() + ARRIVES_WITHIN_S
-            while True:
-                scrape = Scrape(_text(port))
-                if is_wanted(scrape) or time.monotonic() > deadline:
-                    return scrape
-                time.sleep(0.5)
 
-        try:
-            yield until
-        finally:
-            ray.shutdown()
+@pytest.fixture
+def read(node: Node) -> Read:
+    """Scrape the node's agent until what it answers is as wanted; the last answer in any case."""
+
+    def until(is_wanted: Callable[[Scrape], bool]) -> Scrape:
+        deadline = time.monotonic() + ARRIVES_WITHIN_S
+        while True:
+            scrape = Scrape(_text(node.port))
+            if is_wanted(scrape) or time.monotonic() > deadline:
+                return scrape
+            time.sleep(0.5)
+
+    return until
 
 
 def _text(port: int) -> str:
@@ -100,7 +114,13 @@ def config() -> RunConfig:
     return load_run_config([*where, "--speculation.fidelity.min-facts-kept", "0.98"])
 
 
-def test_the_jobs_outcomes_reach_prometheus(read: Read, config: RunConfig) -> None:
+def pass_through(
+    outcomes: list[Outcome | CaptionerTiming], config: RunConfig
+) -> list[Outcome | CaptionerTiming]:
+    return list(observed(iter(outcomes), config))
+
+
+def test_the_jobs_outcomes_reach_prometheus(node: Node, read: Read, config: RunConfig) -> None:
     shadow = ShadowComparison(equal=True, output_tokens=9, facts_kept=1.0)
     outcomes = [
         caption_record(),
@@ -108,7 +128,11 @@ def test_the_jobs_outcomes_reach_prometheus(read: Read, config: RunConfig) -> No
         failure(clip_spec("c"), "timeout"),
         CaptionerTiming(waited_s=1.0, busy_s=3.0),
     ]
-    assert list(observed(iter(outcomes), config)) == outcomes, "passed on as they are"
+    passed = node.driver.submit(pass_through, outcomes, config).result()
+    assert [each.__class__ for each in passed] == [each.__class__ for each in outcomes]
+    assert [getattr(each, "clip_id", None) for each in passed] == [
+        getattr(each, "clip_id", None) for each in outcomes
+    ]
 
     job = {"workload": "job", "model_name": MODEL}
     scrape = read(
@@ -136,10 +160,10 @@ def test_the_jobs_outcomes_reach_prometheus(read: Read, config: RunConfig) -> No
 
 
 def test_a_gauge_that_is_set_once_stays_while_its_process_lives(
-    read: Read, config: RunConfig
+    node: Node, read: Read, config: RunConfig
 ) -> None:
     """A run says its promise at the start; the agent forgets what is not reported any more."""
-    list(observed(iter([]), config))
+    node.driver.submit(pass_through, [], config).result()
     name = "ray_lvspec_min_facts_kept"
     assert read(lambda now: now.total(name) is not None).total(name) == 0.98
     time.sleep(5)  # the agent keeps a gauge for two reports, here 2 s
@@ -159,9 +183,19 @@ class Replica:
         metrics.refused("queue_full")
 
 
-def test_replicas_add_up_and_their_quantiles_are_those_of_the_buckets(read: Read) -> None:
-    replicas = [Replica.remote() for _ in range(2)]
-    ray.get([replica.answer.remote(0.7) for replica in replicas])
+_REPLICAS: list[Any] = []
+"""Of the driver's process: an actor ends with its last handle."""
+
+
+def replicas_answer() -> None:
+    _REPLICAS.extend(Replica.remote() for _ in range(2))
+    ray.get([replica.answer.remote(0.7) for replica in _REPLICAS])
+
+
+def test_replicas_add_up_and_their_quantiles_are_those_of_the_buckets(
+    node: Node, read: Read
+) -> None:
+    node.driver.submit(replicas_answer).result()
     endpoint = {"workload": "endpoint", "model_name": MODEL}
     first_token = "ray_lvspec_time_to_first_token_seconds"
     scrape = read(
@@ -182,8 +216,7 @@ def test_replicas_add_up_and_their_quantiles_are_those_of_the_buckets(read: Read
     assert count(f"{first_token}_bucket", le="0.75", **endpoint) == 2
 
 
-def test_every_metric_keeps_its_name(read: Read) -> None:
-    """The agent's exporter renames what has a unit or a suffix in its way: ours have neither."""
+def tell_every_metric() -> None:
     for workload in Workload:
         sink = RaySink(workload, "target")
         for metric in METRICS:
@@ -195,6 +228,11 @@ def test_every_metric_keeps_its_name(read: Read) -> None:
                     sink.set(metric, 1.0, **labels)
                 case MetricKind.HISTOGRAM:
                     sink.observe(metric, 1.0)
+
+
+def test_every_metric_keeps_its_name(node: Node, read: Read) -> None:
+    """The agent's exporter renames what has a unit or a suffix in its way: ours have neither."""
+    node.driver.submit(tell_every_metric).result()
 
     def missing(now: Scrape) -> list[str]:
         names = [
