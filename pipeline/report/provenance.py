@@ -8,8 +8,6 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
-import torch
-
 
 def hardware() -> str:
     """Processor, number of cores and the GPUs that torch sees."""
@@ -24,6 +22,9 @@ def hardware() -> str:
 
 
 def _gpus() -> str:
+    # Imported where it is used: who measures a process without torch must not bring it in.
+    import torch
+
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     counts = Counter(names)
     return ", ".join(f"{count} x {name}" for name, count in counts.items()) or "no GPU"
