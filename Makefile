@@ -59,7 +59,7 @@ bench: $(BENCH_READY)  ## speed and fidelity of every decoding method (40 minute
 bench-gang: $(READY)  ## memory, overhead, start and recovery of captioners of several ranks (20 minutes)
 	$(BIN)/python jobs/benchmark_gang.py
 
-bench-nightly: $(READY)  ## listing, planning and committing a million objects, and a run of nothing to do (10 minutes)
+bench-nightly: $(READY)  ## listing, planning and committing a million objects, and a run of nothing to do (15 minutes)
 	$(BIN)/python jobs/benchmark_nightly.py
 
 bench-serve: $(BENCH_READY)  ## the endpoint under load, and half an hour of it (50 minutes)
