@@ -1,7 +1,8 @@
 """A Ray driver in a process of its own.
 
-Ray names actors by job and a count, so two sessions of one process have actors of the same names,
-and what the first one's handles let go of late ends the second one's actors before they run.
+In a test process that had been the driver of a Ray Data read, the actors of a later session ended
+before they ran ("all references to the actor were removed", Ray 2.60; why was not found). Sessions
+in processes of their own do not meet.
 """
 
 from __future__ import annotations
