@@ -118,7 +118,7 @@ class ServingConfig(Section):
     """Killable processes that decode videos of requests."""
     prefix_cache_memory_bytes: int = Field(default=1 << 30, ge=0)
     """Host memory of each rank for read prompts of videos, kept for further questions about them,
-    bytes; 0 keeps none."""
+    bytes; those of a draft take up to a third more. 0 keeps none."""
     video_access: VideoAccessConfig = VideoAccessConfig()
     """Where videos may come from."""
     replicas: ReplicaConfig = ReplicaConfig()

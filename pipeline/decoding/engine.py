@@ -20,7 +20,7 @@ from pipeline.decoding.method import DecodingMethod
 from pipeline.decoding.request import CaptionRequest
 from pipeline.decoding.row import DecodedRow, DecodingJob, StopRule
 from pipeline.decoding.score_choice import ScoreOfRow
-from pipeline.decoding.sessions import DecodingModel, SessionPair
+from pipeline.decoding.sessions import DecodingModel
 from pipeline.decoding.task import Answer, Task, compare_with_exact, compare_with_plain
 from pipeline.decoding.text_stream import TextStream
 from pipeline.decoding.waiting import Waiting
@@ -51,16 +51,7 @@ class CaptionEngine:
         facts: FactExtractor | None = None,
     ) -> None:
         self._method = DecodingMethod(target, draft, generation, speculation, score_of_row, facts)
-        self._sessions = SessionPair(
-            target,
-            self._method.drafting_model,
-            taps=self._method.taps,
-            max_tokens=generation.max_tokens,
-            max_num_seqs=generation.max_num_seqs,
-            kv_cache_memory_bytes=generation.kv_cache_memory_bytes,
-            draft_keep_ratio=self._method.keep_ratio,
-            draft_is_target=self._method.drafts_itself,
-        )
+        self._sessions = self._method.sessions(target)
         self._decode_text = target.decode_text
         self._stop = StopRule(target.eos_token_ids, generation.max_tokens)
         self._generation = generation

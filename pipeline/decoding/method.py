@@ -20,7 +20,7 @@ from pipeline.decoding.row import DecodedRow
 from pipeline.decoding.rules import Rules, Vocabulary
 from pipeline.decoding.score_choice import ScoreOfRow, taps_for
 from pipeline.decoding.session import DecodeSession, ModelInputs, PrefillOutput, Taps
-from pipeline.decoding.sessions import DecodingModel
+from pipeline.decoding.sessions import DecodingModel, SessionPair
 from pipeline.speculation_config import Drafter, PruningPolicy
 
 _MIN_FACTS_KEPT = 0.998
@@ -114,10 +114,20 @@ class DecodingMethod:
             return Taps(taps.states_layer, self._num_layers // 2)
         return taps
 
-    @property
-    def keep_ratio(self) -> float:
-        """Share of the video tokens in the drafting model's prompts."""
-        return self._speculation.drafting.keep_ratio
+    def sessions(self, target: DecodingModel, prefix_cache_bytes: int = 0) -> SessionPair:
+        """Where the target and what drafts for it are decoded, none open yet."""
+        generation = self._generation
+        return SessionPair(
+            target,
+            self.drafting_model,
+            taps=self.taps,
+            max_tokens=generation.max_tokens,
+            max_num_seqs=generation.max_num_seqs,
+            kv_cache_memory_bytes=generation.kv_cache_memory_bytes,
+            draft_keep_ratio=self._speculation.drafting.keep_ratio,
+            draft_is_target=self.drafts_itself,
+            prefix_cache_bytes=prefix_cache_bytes,
+        )
 
     @property
     def rung(self) -> Rung:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import torch
 
 from pipeline.decoding.cache import SlotCache
-from pipeline.decoding.prefix_cache import Prefix, PrefixCache, prefix_key
+from pipeline.decoding.prefix_cache import Prefix, PrefixCache, prefix_key, prefix_length
 from pipeline.decoding.session import (
     NO_TAPS,
     ForwardOutput,
@@ -55,7 +55,8 @@ class _Prefill:
     """A prompt that is being cached: embeddings [1, T - known, E], their rope, states of the video.
 
     ``visual_mask`` [T] is on the session's device; the first ``num_known`` tokens were cached from
-    the start. ``keep_as`` is what the prefix is to be kept by, None if it is known or not wanted.
+    the start. ``keep_as`` is what the first ``num_prefix`` tokens are to be kept by, None if they
+    are known or not wanted.
     """
 
     embeddings: torch.Tensor
@@ -63,6 +64,7 @@ class _Prefill:
     visual_mask: torch.Tensor
     has_video: bool
     num_known: int = 0
+    num_prefix: int = 0
     keep_as: str | None = None
     visual_states: list[torch.Tensor] = field(default_factory=list)
 
@@ -155,6 +157,7 @@ class TransformersSession:
             visual_mask=visual_mask,
             has_video=bool(inputs.visual_mask.any()),
             num_known=0 if known is None else known.num_tokens,
+            num_prefix=prefix_length(inputs),
             keep_as=key if known is None else None,
         )
         offset = inputs.next_position - num_tokens
@@ -199,9 +202,9 @@ class TransformersSession:
         if prefill.visual_states and prefill.has_video:
             visual_states = torch.cat(prefill.visual_states)
         if self._prefixes is not None and prefill.keep_as is not None:
-            length = int(prefill.visual_mask.nonzero()[-1]) + 1
             states = None if visual_states is None else visual_states.cpu()
-            self._prefixes.put(prefill.keep_as, Prefix(self._cache.read(slot, length), states))
+            kept = self._cache.read(slot, prefill.num_prefix)
+            self._prefixes.put(prefill.keep_as, Prefix(kept, states))
         if output.attention is not None:
             visual_attention = output.attention[0, -1, prefill.visual_mask]
         logits = self._stack.logits(output.hidden[0, -1])

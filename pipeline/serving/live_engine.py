@@ -15,7 +15,7 @@ from pipeline.decoding.method import DecodingMethod
 from pipeline.decoding.prefix_cache import PrefixCache
 from pipeline.decoding.request import CaptionRequest
 from pipeline.decoding.row import DecodingJob, StopRule
-from pipeline.decoding.sessions import DecodingModel, SessionPair
+from pipeline.decoding.sessions import DecodingModel
 from pipeline.serving.answer import Answer
 from pipeline.serving.inbox import Inbox
 
@@ -38,17 +38,7 @@ class LiveEngine:
     ) -> None:
         """Raises ValueError as DecodingMethod does."""
         self._method = DecodingMethod(target, draft, generation, speculation)
-        self._sessions = SessionPair(
-            target,
-            self._method.drafting_model,
-            taps=self._method.taps,
-            max_tokens=generation.max_tokens,
-            max_num_seqs=generation.max_num_seqs,
-            kv_cache_memory_bytes=generation.kv_cache_memory_bytes,
-            draft_keep_ratio=self._method.keep_ratio,
-            draft_is_target=self._method.drafts_itself,
-            prefix_cache_bytes=prefix_cache_bytes,
-        )
+        self._sessions = self._method.sessions(target, prefix_cache_bytes)
         self._eos_token_ids = target.eos_token_ids
         self._generation = generation
 
@@ -66,6 +56,9 @@ class LiveEngine:
         and those that wait must be told."""
         batch: InFlightBatch | None = None
         while (first := inbox.wait()) is not None:
+            if first.is_gone:  # before sessions are opened anew for nobody
+                inbox.take()
+                continue
             if not self._sessions.holds(first.request):
                 batch = None  # with its sessions, before longer ones are opened
             if batch is None:
